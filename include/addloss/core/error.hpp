@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MIT
+/// The one exception type of the library and the texts it carries.
+///
+/// Every refused argument is reported before anything is written, as
+///   "function: argument (expected E, got G)".
+/// The text lives in a fixed buffer inside the exception, so that reporting an error never
+/// allocates and copying one never throws.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <exception>
+
+#include <addloss/core/config.hpp>
+
+#if !defined(ADDLOSS_ERROR_HANDLER) && !defined(__cpp_exceptions)
+#include <cstdlib>
+#endif
+
+namespace addloss {
+
+/// A refused argument. `what()` is "function: argument (expected E, got G)".
+class error : public std::exception {
+ public:
+  static constexpr int capacity = 512;
+
+  /// `text` is copied, cut at `capacity` - 1 characters.
+  explicit error(char const* text) noexcept { std::snprintf(text_, sizeof text_, "%s", text); }
+
+  [[nodiscard]] char const* what() const noexcept override { return text_; }
+
+ private:
+  char text_[capacity];
+};
+
+namespace detail {
+
+/// A short text built piece by piece in a fixed buffer; what does not fit is cut.
+class text {
+ public:
+  text() noexcept { buffer_[0] = '\0'; }
+
+  text& operator<<(char const* piece) noexcept { return print("%s", piece); }
+  text& operator<<(text const& piece) noexcept { return print("%s", piece.buffer_); }
+  text& operator<<(double number) noexcept { return print("%.17g", number); }
+  text& operator<<(std::int64_t number) noexcept {
+    return print("%lld", static_cast<long long>(number));
+  }
+  text& operator<<(int number) noexcept { return *this << static_cast<std::int64_t>(number); }
+
+  [[nodiscard]] char const* c_str() const noexcept { return buffer_; }
+
+ private:
+  template <class Piece>
+  text& print(char const* format, Piece piece) noexcept {
+    int const written = std::snprintf(buffer_ + length_, sizeof buffer_ - length_, format, piece);
+    if (written > 0) {
+      length_ += static_cast<unsigned>(written);
+      if (length_ >= sizeof buffer_) length_ = sizeof buffer_ - 1;
+    }
+    return *this;
+  }
+
+  char buffer_[error::capacity];
+  unsigned length_ = 0;
+};
+
+[[noreturn]] inline void raise(error const& e) {
+#if defined(ADDLOSS_ERROR_HANDLER)
+  ADDLOSS_ERROR_HANDLER(e);
+#elif defined(__cpp_exceptions)
+  throw e;  // NOLINT(misc-throw-by-value-catch-by-reference): a copy of e is thrown
+#else
+  std::fprintf(stderr, "addloss: %s\n", e.what());
+  std::abort();
+#endif
+}
+
+/// Raises "function: argument (expected E, got G)".
+[[noreturn]] inline void fail(char const* function, char const* argument, text const& expected,
+                              text const& got) {
+  text message;
+  message << function << ": " << argument << " (expected " << expected << ", got " << got << ")";
+  raise(error(message.c_str()));
+}
+
+[[noreturn]] inline void fail(char const* function, char const* argument, char const* expected,
+                              char const* got) {
+  fail(function, argument, text() << expected, text() << got);
+}
+
+}  // namespace detail
+}  // namespace addloss

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT
+/// The few functions that element functors are written with, for float and double on the host and
+/// on a device. core/simd.hpp has the same names for SIMD packs, found by argument-dependent
+/// lookup, so a functor says `using math::select;` and calls `select(...)` unqualified.
+#pragma once
+
+#include <cmath>
+
+#include <addloss/core/config.hpp>
+#include <addloss/core/scalar.hpp>
+
+namespace addloss {
+
+/// An element's loss and its derivative, from one evaluation.
+template <class V>
+struct value_grad {
+  V value;
+  V grad;
+};
+template <class V>
+value_grad(V, V) -> value_grad<V>;
+
+namespace math {
+
+/// `yes` where `condition` holds, else `no`.
+template <arithmetic_scalar T>
+ADDLOSS_HOST_DEVICE constexpr T select(bool condition, T yes, T no) {
+  return condition ? yes : no;
+}
+
+template <arithmetic_scalar T>
+ADDLOSS_HOST_DEVICE constexpr bool is_nan(T x) {
+  return x != x;  // NOLINT(misc-redundant-expression): the definition of NaN
+}
+
+/// Neither infinite nor NaN: x - x is 0 exactly for a finite x.
+template <arithmetic_scalar T>
+ADDLOSS_HOST_DEVICE constexpr bool is_finite(T x) {
+  return x - x == T(0);  // NOLINT(misc-redundant-expression)
+}
+
+template <arithmetic_scalar T>
+ADDLOSS_HOST_DEVICE constexpr T abs(T x) {
+  return x < T(0) ? -x : x;
+}
+
+template <arithmetic_scalar T>
+ADDLOSS_HOST_DEVICE inline T sqrt(T x) {
+  using std::sqrt;
+  return sqrt(x);
+}
+
+template <arithmetic_scalar T>
+ADDLOSS_HOST_DEVICE inline T exp(T x) {
+  using std::exp;
+  return exp(x);
+}
+
+template <arithmetic_scalar T>
+ADDLOSS_HOST_DEVICE inline T log1p(T x) {
+  using std::log1p;
+  return log1p(x);
+}
+
+}  // namespace math
+}  // namespace addloss

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT
+/// A view of somebody else's tensor: pointer, extents and strides, with the memory space in its
+/// type. Trivially copyable; owns nothing.
+///
+/// Strides count elements, not bytes, and may be any 64-bit value. A view of device memory cannot
+/// be passed where host memory is read, nor the other way round: that does not compile.
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+#include <type_traits>
+
+#include <addloss/core/config.hpp>
+#include <addloss/core/scalar.hpp>
+
+namespace addloss {
+
+struct host_space {};    ///< memory that the CPU reads
+struct device_space {};  ///< memory that a GPU reads
+
+/// `T const` for what is read, `T` for what is written.
+template <class T, int Rank, class Space = host_space>
+  requires(Rank >= 0 && Rank <= 8)
+struct tensor_view {
+  using element_type = T;
+  using value_type = std::remove_const_t<T>;
+  using space = Space;
+  static constexpr int rank = Rank;
+
+  T* data = nullptr;
+  // An array of length 0 is not C++; a scalar leaves its one entry unused.
+  std::int64_t extents[Rank == 0 ? 1 : Rank] = {};
+  std::int64_t strides[Rank == 0 ? 1 : Rank] = {};
+
+  /// A view to write through can be read through.
+  constexpr operator tensor_view<T const, Rank, Space>() const  // NOLINT(*-explicit-*)
+    requires(!std::is_const_v<T>)
+  {
+    tensor_view<T const, Rank, Space> result;
+    result.data = data;
+    for (int axis = 0; axis < Rank; ++axis) {
+      result.extents[axis] = extents[axis];
+      result.strides[axis] = strides[axis];
+    }
+    return result;
+  }
+};
+
+/// A dense row-major view: the last extent is contiguous. For instance `view(pointer, 8, 4, 64, 64)`.
+template <class Space = host_space, class T, std::integral... Extents>
+constexpr tensor_view<T, static_cast<int>(sizeof...(Extents)), Space> view(T* data,
+                                                                          Extents... extents) {
+  constexpr int rank = static_cast<int>(sizeof...(Extents));
+  tensor_view<T, rank, Space> result;
+  result.data = data;
+  int axis = 0;
+  ((result.extents[axis++] = static_cast<std::int64_t>(extents)), ...);
+  std::int64_t stride = 1;
+  for (axis = rank - 1; axis >= 0; --axis) {
+    result.strides[axis] = stride;
+    stride *= result.extents[axis];
+  }
+  return result;
+}
+
+}  // namespace addloss
