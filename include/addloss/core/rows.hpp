@@ -26,11 +26,16 @@ struct layout {
   std::int64_t strides[max_rank] = {};
 };
 
-inline text& operator<<(text& out, layout const& shape) {
+/// "[8,4,64,64]"
+inline text bracketed(std::int64_t const* numbers, int count) {
+  text out;
   out << "[";
-  for (int axis = 0; axis < shape.rank; ++axis) out << (axis ? "," : "") << shape.extents[axis];
-  return out << "]";
+  for (int i = 0; i < count; ++i) out << (i > 0 ? "," : "") << numbers[i];
+  out << "]";
+  return out;
 }
+
+inline text shape_text(layout const& shape) { return bracketed(shape.extents, shape.rank); }
 
 /// Product of extents, or -1 where it does not fit 63 bits or an extent is negative.
 constexpr std::int64_t checked_product(std::int64_t const* extents, int count) {
@@ -118,21 +123,19 @@ template <class T, class Space>
 void check_rows(char const* function, char const* argument, rows<T, Space> const& batch) {
   if (batch.absent()) fail(function, argument, "a tensor", "none");
   if (batch.count < 1) {
-    fail(function, argument, text() << "a batch of at least one sample", text() << batch.shape);
+    fail(function, argument, text() << "a batch of at least one sample", text() << shape_text(batch.shape));
   }
   if (checked_product(batch.shape.extents, batch.shape.rank) < 0) {
-    fail(function, argument, text() << "a size that fits 63 bits", text() << batch.shape);
+    fail(function, argument, text() << "a size that fits 63 bits", text() << shape_text(batch.shape));
   }
   if (batch.row_size < 1) {
-    fail(function, argument, text() << "samples of at least one element", text() << batch.shape);
+    fail(function, argument, text() << "samples of at least one element", text() << shape_text(batch.shape));
   }
   if (batch.data == nullptr) fail(function, argument, "memory", "a null pointer");
   if (!dense_rows(batch.shape, batch.row_size)) {
-    text strides;
-    layout shown = batch.shape;
-    for (int axis = 0; axis < shown.rank; ++axis) shown.extents[axis] = shown.strides[axis];
     fail(function, argument, text() << "axes 1.. without gaps",
-         text() << "shape " << batch.shape << " with strides " << shown);
+         text() << "shape " << shape_text(batch.shape) << " with strides "
+                << bracketed(batch.shape.strides, batch.shape.rank));
   }
 }
 
@@ -146,8 +149,8 @@ void check_same_rows(char const* function, char const* argument, rows<T, Space> 
     same = batch.shape.extents[axis] == model.shape.extents[axis];
   }
   if (!same) {
-    fail(function, argument, text() << "the shape of " << model_name << ", " << model.shape,
-         text() << batch.shape);
+    fail(function, argument, text() << "the shape of " << model_name << ", " << shape_text(model.shape),
+         text() << shape_text(batch.shape));
   }
   for (int axis = 1; axis < model.shape.rank; ++axis) {
     if (model.shape.extents[axis] > 1 && batch.shape.strides[axis] != model.shape.strides[axis]) {
@@ -166,7 +169,7 @@ void check_per_sample(char const* function, char const* argument, rows<T, Space>
   check_rows(function, argument, batch);
   if (batch.shape.rank != 1 || batch.count != count) {
     fail(function, argument, text() << "shape [" << count << "], one number a sample",
-         text() << batch.shape);
+         text() << shape_text(batch.shape));
   }
 }
 

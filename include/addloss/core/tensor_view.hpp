@@ -26,11 +26,11 @@ struct tensor_view {
   using value_type = std::remove_const_t<T>;
   using space = Space;
   static constexpr int rank = Rank;
+  static constexpr unsigned slots = Rank == 0 ? 1 : Rank;  // no arrays of length 0 in C++
 
   T* data = nullptr;
-  // An array of length 0 is not C++; a scalar leaves its one entry unused.
-  std::int64_t extents[Rank == 0 ? 1 : Rank] = {};
-  std::int64_t strides[Rank == 0 ? 1 : Rank] = {};
+  std::int64_t extents[slots] = {};
+  std::int64_t strides[slots] = {};
 
   /// A view to write through can be read through.
   constexpr operator tensor_view<T const, Rank, Space>() const  // NOLINT(*-explicit-*)

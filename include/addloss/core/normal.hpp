@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT
+/// Standard normal numbers from Philox words, by the Box-Muller transform in single precision.
+///
+///   radius  r = sqrt(-2 ln u),  u = (w0 + 1/2) / 2^32 in (0, 1]
+///   angle   a = 2 pi w1 / 2^32
+///   numbers r cos a, r sin a
+/// The formula is written once, over a type that supplies the operations, for scalars and for SIMD
+/// registers. The integers are equal everywhere; the numbers agree between instruction sets and
+/// devices up to rounding (fused multiply-add or not): a few units in the last place of r.
+/// Error against exact arithmetic: |error| <= 2e-6 absolutely.
+/// Source: Box, Muller, A note on the generation of random normal deviates, 1958.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+
+#include <addloss/core/math.hpp>
+#include <addloss/core/philox.hpp>
+
+namespace addloss {
+
+template <class V>
+struct normal_pair {
+  V cosine;
+  V sine;
+};
+
+namespace detail {
+
+/// The operations of box_muller on single numbers.
+struct scalar_bits {
+  using real = float;
+  using word = std::uint32_t;
+  static ADDLOSS_HOST_DEVICE constexpr float constant(float x) { return x; }
+  static ADDLOSS_HOST_DEVICE constexpr float real_of(word w) { return std::bit_cast<float>(w); }
+  static ADDLOSS_HOST_DEVICE constexpr word word_of(float x) { return std::bit_cast<word>(x); }
+  /// w as a signed number.
+  static ADDLOSS_HOST_DEVICE constexpr float convert(word w) {
+    return static_cast<float>(static_cast<std::int32_t>(w));
+  }
+  /// Shifts in copies of the sign bit.
+  static ADDLOSS_HOST_DEVICE constexpr word shift_signed(word w, int count) {
+    return static_cast<word>(static_cast<std::int32_t>(w) >> count);
+  }
+  static ADDLOSS_HOST_DEVICE inline float square_root(float x) { return math::sqrt(x); }
+};
+
+/// -2 ln u for u = (w + 1/2) / 2^32; never negative.
+template <class B>
+ADDLOSS_HOST_DEVICE ADDLOSS_INLINE typename B::real minus_two_log(typename B::word w) {
+  using real = typename B::real;
+  using word = typename B::word;
+  // 32 bits do not fit a float: two exact halves keep the small u, where ln is steep, exact.
+  real const u = B::convert(w >> 16) * 0x1p-16F + (B::convert(w & 0xffffU) * 0x1p-32F + 0x1p-33F);
+  // u = 2^exponent (1 + f) with 1 + f in [0.75, 1.5), so that f is small where ln u is near 0.
+  word const exponent = B::shift_signed(B::word_of(u) - 0x3f400000U, 23);
+  real const f = B::real_of(B::word_of(u) - (exponent << 23)) - 1.0F;
+  // ln(1 + f) / f, minimax polynomial, relative error 2.8e-8.
+  real p = B::constant(5.425942533e-02F);
+  p = p * f + -1.209152111e-01F;
+  p = p * f + 1.499683244e-01F;
+  p = p * f + -1.682281400e-01F;
+  p = p * f + 1.997555392e-01F;
+  p = p * f + -2.499326355e-01F;
+  p = p * f + 3.333360253e-01F;
+  p = p * f + -5.000006599e-01F;
+  p = p * f + 9.999999937e-01F;
+  real const result = B::convert(exponent) * -1.3862943611F + (f * -2.0F) * p;
+  // Rounding may leave a tiny negative number at u = 1, and its root would be NaN.
+  return B::real_of(B::word_of(result) & ~B::shift_signed(B::word_of(result), 31));
+}
+
+template <class B>
+ADDLOSS_HOST_DEVICE ADDLOSS_INLINE normal_pair<typename B::real> box_muller(
+    typename B::word radius_word, typename B::word angle_word) {
+  using real = typename B::real;
+  using word = typename B::word;
+  real const radius = B::square_root(minus_two_log<B>(radius_word));
+  // The angle is a quadrant and a rest in [-pi/4, pi/4); the words wrap around as angles do.
+  word const turned = angle_word + (1U << 29);
+  real const rest = B::convert((turned & 0x3fffffffU) - (1U << 29)) *
+                    (1.5707963268F / 1073741824.0F);
+  real const square = rest * rest;
+  real const sine =
+      ((square * -1.9515296e-4F + 8.3321609e-3F) * square - 1.6666655e-1F) * square * rest + rest;
+  real const cosine = (((square * 2.443315712e-5F - 1.388731625e-3F) * square + 4.166664568e-2F) *
+                           square -
+                       0.5F) *
+                          square +
+                      1.0F;
+  // Odd quadrants swap sine and cosine; bits 31 and 30 of `turned` give the signs.
+  word const swap = B::shift_signed(turned << 1, 31);
+  word const difference = (B::word_of(sine) ^ B::word_of(cosine)) & swap;
+  word const signed_sine = (B::word_of(sine) ^ difference) ^ (turned & 0x80000000U);
+  word const signed_cosine =
+      (B::word_of(cosine) ^ difference) ^ ((turned ^ (turned << 1)) & 0x80000000U);
+  return {radius * B::real_of(signed_cosine), radius * B::real_of(signed_sine)};
+}
+
+}  // namespace detail
+
+/// Element `element` of sample `sample` of the noise under `key`; see normal_noise for the layout.
+ADDLOSS_HOST_DEVICE inline float normal_at(random_key const& key, std::uint32_t sample,
+                                           std::uint64_t element) {
+  philox_block const block = philox4x32(
+      key, sample, static_cast<std::uint32_t>(element / 64 * 16 + element % 16));
+  bool const second_pair = (element & 32U) != 0;
+  normal_pair<float> const pair = detail::box_muller<detail::scalar_bits>(
+      second_pair ? block.word[2] : block.word[0], second_pair ? block.word[3] : block.word[1]);
+  return (element & 16U) != 0 ? pair.sine : pair.cosine;
+}
+
+}  // namespace addloss

@@ -1,0 +1,390 @@
+// SPDX-License-Identifier: MIT
+/// Adversarial losses on the logits of K discriminator heads, with health statistics, in one call.
+///
+///   L_D = reduce_k mean_b reduce_l [ D(real_k) + D(fake_k) ],   L_G = reduce_k mean_b reduce_l G(fake_k)
+/// real_k, fake_k: logits [B, L_k], L_k may differ between heads. Tokens: `mean` (default) or `sum`;
+/// heads: `sum` (default, the sum over k of ADD) or `mean` (StyleGAN-T).
+/// Gradients: with respect to every logit, same shapes. NaN in a logit gives NaN in the loss and in
+/// its gradient.
+/// Statistics per head and side, at no further read of the logits: see logit_statistics.
+/// At most `max_heads` heads. Deterministic, no allocation.
+///
+/// | policy         | D(real)        | D(fake)       | G(fake)      | source                           |
+/// | hinge          | max(0, 1 - r)  | max(0, 1 + f) | -f           | Lim & Ye, Geometric GAN, 2017; ADD: Sauer et al. 2023, eq. 3 |
+/// | non_saturating | softplus(-r)   | softplus(f)   | softplus(-f) | Goodfellow et al. 2014           |
+/// | least_squares  | (r - 1)^2      | f^2           | (f - 1)^2    | Mao et al. 2017                  |
+/// | wasserstein    | -r             | f             | -f           | Arjovsky et al. 2017             |
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include <addloss/core/math.hpp>
+#include <addloss/reduce/destination.hpp>
+#include <addloss/reduce/operand.hpp>
+#include <addloss/reduce/pass.hpp>
+
+namespace addloss {
+
+inline constexpr int max_heads = 32;
+
+/// Health of one head on one side. An idle hinge discriminator has loss 2; a collapsed one has no
+/// active logits.
+struct logit_statistics {
+  double mean = 0;              ///< mean logit
+  double positive = 0;          ///< share of logits > 0
+  double active = 0;            ///< share of logits whose gradient is not 0 (the hinge's active zone)
+  std::int64_t non_finite = 0;  ///< number of infinite or NaN logits
+};
+
+struct head_statistics {
+  logit_statistics real;
+  logit_statistics fake;
+};
+
+namespace detail {
+
+/// ln(1 + e^x) and its derivative, without overflow: max(x, 0) + ln(1 + e^-abs(x)).
+template <class V>
+ADDLOSS_HOST_DEVICE ADDLOSS_INLINE value_grad<V> softplus(V x) {
+  using math::abs;
+  using math::exp;
+  using math::log1p;
+  using math::select;
+  V const decay = exp(-abs(x));  // in [0, 1]
+  V const sigmoid = select(x < V(0), decay, V(1)) / (V(1) + decay);
+  // `x < 0 ? 0 : x` keeps NaN.
+  return {select(x < V(0), V(0), x) + log1p(decay), sigmoid};
+}
+
+}  // namespace detail
+
+/// `label` is +1 for real logits, -1 for fake ones.
+struct hinge {
+  template <class V>
+  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE value_grad<V> discriminator(V logit, V label) const {
+    using math::select;
+    V const margin = V(1) - label * logit;
+    // `margin <= 0` is false for NaN, so NaN stays; the subgradient at the kink is 0.
+    auto const idle = margin <= V(0);
+    V const gradient = select(is_nan_of(margin), margin, -label);
+    return {select(idle, V(0), margin), select(idle, V(0), gradient)};
+  }
+  template <class V>
+  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE value_grad<V> generator(V logit) const {
+    using math::select;
+    return {-logit, select(is_nan_of(logit), logit, V(-1))};
+  }
+
+ private:
+  template <class V>
+  static ADDLOSS_HOST_DEVICE ADDLOSS_INLINE auto is_nan_of(V x) {
+    using math::is_nan;
+    return is_nan(x);
+  }
+};
+
+struct non_saturating {
+  template <class V>
+  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE value_grad<V> discriminator(V logit, V label) const {
+    auto const [value, grad] = detail::softplus(-label * logit);
+    return {value, -label * grad};
+  }
+  template <class V>
+  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE value_grad<V> generator(V logit) const {
+    return discriminator(logit, V(1));
+  }
+};
+
+struct least_squares {
+  template <class V>
+  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE value_grad<V> discriminator(V logit, V label) const {
+    V const distance = logit - V(0.5) * (V(1) + label);
+    return {distance * distance, V(2) * distance};
+  }
+  template <class V>
+  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE value_grad<V> generator(V logit) const {
+    return discriminator(logit, V(1));
+  }
+};
+
+struct wasserstein {
+  template <class V>
+  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE value_grad<V> discriminator(V logit, V label) const {
+    using math::is_nan;
+    using math::select;
+    return {-label * logit, select(is_nan(logit), logit, -label)};
+  }
+  template <class V>
+  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE value_grad<V> generator(V logit) const {
+    return discriminator(logit, V(1));
+  }
+};
+
+template <class L>
+concept logit_loss = std::is_trivially_copyable_v<L> && requires(L const loss, double z) {
+  { loss.discriminator(z, z) } -> std::same_as<value_grad<double>>;
+  { loss.generator(z) } -> std::same_as<value_grad<double>>;
+};
+
+/// Gradients for the logits of each head: empty spans, or one entry a head. `accumulate` adds.
+template <class T, class Space = host_space>
+struct logit_gradients {
+  std::span<rows<T, Space> const> real{};
+  std::span<rows<T, Space> const> fake{};
+  bool accumulate = false;
+};
+
+template <class T, class Space = host_space>
+struct adversarial_options {
+  /// As in evaluation_options.
+  rows<T const, Space> upstream{};
+  double grad_scale = 1;
+  std::int64_t* non_finite = nullptr;
+  /// One entry a head, written; or empty.
+  std::span<head_statistics> statistics{};
+};
+
+namespace detail {
+
+template <class A, class Loss, bool Generator>
+struct logit_row {
+  Loss loss;
+  A label;
+  A gradient_weight;
+
+  /// Sums: the loss, the logits, the positive ones, the active ones.
+  template <class V>
+  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE element_result<V, 4, 1> operator()(V const (&x)[1]) const {
+    using math::select;
+    V const logit = x[0];
+    auto const [value, grad] = [&] {
+      if constexpr (Generator) {
+        return loss.generator(logit);
+      } else {
+        return loss.discriminator(logit, V(label));
+      }
+    }();
+    V const positive = select(logit > V(0), V(1), V(0));
+    V const active = select(grad > V(0), V(1), select(grad < V(0), V(1), V(0)));
+    return {{value, logit, positive, active}, {V(gradient_weight) * grad}};
+  }
+};
+
+template <class A, class T, class Loss, bool Generator, class Tokens, class Heads, class Reduction,
+          class Out>
+struct adversarial_pass {
+  using arithmetic = A;
+  static constexpr int operand_count = 1;
+  static constexpr int output_count = 1;
+  static constexpr int sum_count = 4;
+  static constexpr int sides = Generator ? 1 : 2;
+  static constexpr int max_parts = sides * max_heads;
+
+  struct side {
+    stored<T> logits;
+    output_rows<T> gradient;
+  };
+
+  Loss loss;
+  int heads;
+  std::int64_t samples;
+  bool collapsed;  ///< a part is one row of all its logits: no sample needs a sum of its own
+  std::int64_t tokens[max_heads];
+  side part_side[max_parts];
+  gradient_scale<A> upstream;
+  Out* scalar;
+  Out* sample_values;
+  std::int64_t sample_stride;
+  std::int64_t* non_finite;
+  head_statistics* statistics;
+
+  [[nodiscard]] int parts() const { return sides * heads; }
+  [[nodiscard]] ADDLOSS_HOST_DEVICE part_extent extent(int part) const {
+    std::int64_t const row = tokens[part / sides];
+    return collapsed ? part_extent{1, samples * row} : part_extent{samples, row};
+  }
+  template <int>
+  [[nodiscard]] ADDLOSS_HOST_DEVICE stored<T> operand(int part, std::int64_t /*row*/) const {
+    return part_side[part].logits;
+  }
+  template <int>
+  [[nodiscard]] ADDLOSS_HOST_DEVICE output_rows<T> const& output(int part) const {
+    return part_side[part].gradient;
+  }
+  /// The reductions over tokens, heads and the batch.
+  [[nodiscard]] ADDLOSS_HOST_DEVICE double factor(int part) const {
+    return Tokens::factor(tokens[part / sides]) * Heads::factor(heads) *
+           Reduction::factor(samples);
+  }
+  [[nodiscard]] ADDLOSS_HOST_DEVICE auto row(int part, std::int64_t row) const {
+    double const weight = factor(part) * (collapsed ? upstream.scale : upstream.at(row));
+    // The real side of a discriminator is the even part of a head.
+    return logit_row<A, Loss, Generator>{loss, A(part % sides == 0 ? 1 : -1),
+                                         static_cast<A>(weight)};
+  }
+  ADDLOSS_HOST_DEVICE double finish_row(int part, std::int64_t row, double const* sums) const {
+    double const value = factor(part) * sums[0];
+    if (sample_values != nullptr) {
+      Out& sample = sample_values[row * sample_stride];
+      sample = static_cast<Out>(part == 0 ? value : static_cast<double>(sample) + value);
+    }
+    return value;
+  }
+  ADDLOSS_HOST_DEVICE void finish(double const* sums, double const* values) const {
+    double total = 0;
+    double count = 0;
+    for (int part = 0; part < sides * heads; ++part) {
+      double const* const sum = sums + part * (sum_count + 1);
+      total += values[part];
+      count += sum[sum_count];
+      if (statistics != nullptr) {
+        auto const size = static_cast<double>(samples * tokens[part / sides]);
+        logit_statistics const result{sum[1] / size, sum[2] / size, sum[3] / size,
+                                      static_cast<std::int64_t>(sum[sum_count])};
+        if (Generator || part % sides == 1) {
+          statistics[part / sides].fake = result;
+        } else {
+          statistics[part / sides].real = result;
+        }
+      }
+    }
+    if (scalar != nullptr) *scalar = static_cast<Out>(total);
+    if (non_finite != nullptr) *non_finite = static_cast<std::int64_t>(count);
+  }
+};
+
+}  // namespace detail
+
+/// An adversarial loss bound to the logits of K heads; made by discriminator_loss and
+/// generator_loss.
+template <bool Generator, logit_loss Loss, reduction Tokens, reduction Heads, class T, class Space>
+struct bound_adversarial {
+  using space = Space;
+  using arithmetic = arithmetic_t<T>;
+  using gradients = logit_gradients<T, Space>;
+  using options = adversarial_options<arithmetic, Space>;
+  using logits = std::span<rows<T const, Space> const>;
+
+  Loss loss;
+  logits real;  ///< empty for a generator loss
+  logits fake;
+
+  template <class Reduction, class Out>
+  auto pass(char const* function, destination<Out, Space> const& value, gradients const& grad,
+            options const& settings) const {
+    using detail::fail;
+    using detail::text;
+    using pass_type =
+        detail::adversarial_pass<arithmetic, T, Loss, Generator, Tokens, Heads, Reduction, Out>;
+    if (fake.empty() || fake.size() > static_cast<std::size_t>(max_heads)) {
+      fail(function, "fake", text() << "1 to " << max_heads << " heads", text() << count_of(fake));
+    }
+    check_count(function, "real", count_of(real), Generator ? 0 : count_of(fake));
+    if (!settings.statistics.empty()) {
+      check_count(function, "statistics", count_of(settings.statistics), count_of(fake));
+    }
+    pass_type result{};
+    result.loss = loss;
+    result.heads = static_cast<int>(fake.size());
+    result.samples = fake[0].count;
+    result.collapsed = !std::same_as<Reduction, per_sample> && settings.upstream.absent();
+    for (int head = 0; head < result.heads; ++head) {
+      auto const k = static_cast<std::size_t>(head);
+      result.tokens[head] = fake[k].row_size;
+      int const part = pass_type::sides * head;
+      if constexpr (!Generator) {
+        add_part(function, "real", "gradients.real", head, real, grad.real, grad.accumulate,
+                 result, part);
+      }
+      add_part(function, "fake", "gradients.fake", head, fake, grad.fake, grad.accumulate, result,
+               part + pass_type::sides - 1);
+    }
+    detail::check_destination<Reduction>(function, value, result.samples);
+    result.upstream = detail::check_options(
+        function, evaluation_options<arithmetic, Space>{settings.upstream, settings.grad_scale, nullptr},
+        result.samples);
+    result.scalar = value.scalar;
+    result.sample_values = value.samples.data;
+    result.sample_stride = value.samples.row_stride;
+    result.non_finite = settings.non_finite;
+    result.statistics = settings.statistics.data();
+    return result;
+  }
+
+ private:
+  template <class Span>
+  static std::int64_t count_of(Span const& span) {
+    return static_cast<std::int64_t>(span.size());
+  }
+
+  static void check_count(char const* function, char const* argument, std::int64_t got,
+                          std::int64_t expected) {
+    if (got != expected) {
+      detail::fail(function, argument, detail::text() << expected << " heads",
+                   detail::text() << got);
+    }
+  }
+
+  /// Checks the logits and the gradient of one side of a head and adds them to the pass.
+  template <class Pass>
+  void add_part(char const* function, char const* logits_name, char const* gradient_name, int head,
+                logits const& all, std::span<rows<T, Space> const> gradients_of_side,
+                bool accumulate, Pass& pass, int part) const {
+    auto const k = static_cast<std::size_t>(head);
+    detail::text name;
+    name << logits_name << "[" << head << "]";
+    // Real and fake logits of a head share its tokens; all heads share the batch.
+    rows<T const, Space> const& logits_rows = all[k];
+    detail::check_rows(function, name.c_str(), logits_rows);
+    if (logits_rows.count != pass.samples || logits_rows.row_size != pass.tokens[head]) {
+      detail::fail(function, name.c_str(),
+                   detail::text() << pass.samples << " samples of " << pass.tokens[head]
+                                  << " logits",
+                   detail::shape_text(logits_rows.shape));
+    }
+    pass.part_side[part].logits = detail::stored_rows(logits_rows);
+    pass.collapsed = pass.collapsed && logits_rows.contiguous();
+    if (!gradients_of_side.empty()) {
+      detail::text gradient_text;
+      gradient_text << gradient_name;
+      check_count(function, gradient_name, count_of(gradients_of_side), count_of(all));
+      gradient_text << "[" << head << "]";
+      rows<T, Space> const& gradient_rows = gradients_of_side[k];
+      detail::check_same_rows(function, gradient_text.c_str(), gradient_rows, name.c_str(),
+                              logits_rows);
+      pass.collapsed = pass.collapsed && gradient_rows.contiguous();
+      pass.part_side[part].gradient = {
+          gradient_rows.data, gradient_rows.row_stride,
+          accumulate ? detail::store_mode::add : detail::store_mode::overwrite};
+    }
+  }
+};
+
+/// An adversarial loss as a value.
+///
+///   rows<float const> real[] = {view(r0, B, L0), ...}, fake[] = {...};
+///   adversarial<hinge> loss;
+///   value_and_grad(ctx, loss.discriminator<float>(real, fake), loss_d, {.real = ..., .fake = ...});
+///   value_and_grad(ctx, loss.generator<float>(fake), loss_g, {.fake = ...});
+/// The spans are read when the loss is evaluated, so the arrays must live until then.
+template <logit_loss Loss = hinge, reduction Tokens = mean, reduction Heads = sum>
+struct adversarial {
+  /// Logits of each head, in the order of the heads.
+  template <class T, class Space>
+  using heads = std::type_identity_t<std::span<rows<T const, Space> const>>;
+
+  Loss loss{};
+
+  template <storage_scalar T, class Space = host_space>
+  auto discriminator(heads<T, Space> real, heads<T, Space> fake) const {
+    return bound_adversarial<false, Loss, Tokens, Heads, T, Space>{loss, real, fake};
+  }
+
+  template <storage_scalar T, class Space = host_space>
+  auto generator(heads<T, Space> fake) const {
+    return bound_adversarial<true, Loss, Tokens, Heads, T, Space>{loss, {}, fake};
+  }
+};
+
+}  // namespace addloss

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: MIT
+/// Distances between two images, as functions of the difference d of two elements.
+///
+/// | functor      | value                | derivative          | source                            |
+/// | squared      | d^2                  | 2 d                 | ADD: Sauer et al. 2023, eq. 4     |
+/// | absolute     | abs(d)               | sign(d), 0 at 0     | L1                                |
+/// | pseudo_huber | sqrt(d^2 + c^2) - c  | d / sqrt(d^2 + c^2) | Song & Dhariwal, Improved Techniques for Training Consistency Models, 2023, eq. 7, per element |
+/// NaN in d gives NaN in both; so does an infinite d in pseudo_huber. Your own: a struct with the same call operator.
+#pragma once
+
+#include <concepts>
+
+#include <addloss/core/math.hpp>
+
+namespace addloss {
+
+struct squared {
+  template <class V>
+  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE constexpr value_grad<V> operator()(V d) const {
+    return {d * d, V(2) * d};
+  }
+};
+
+struct absolute {
+  template <class V>
+  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE constexpr value_grad<V> operator()(V d) const {
+    using math::abs;
+    using math::select;
+    // d itself is 0 or NaN where it is neither positive nor negative.
+    return {abs(d), select(d > V(0), V(1), select(d < V(0), V(-1), d))};
+  }
+};
+
+struct pseudo_huber {
+  double c = 0.03;  ///< width of the quadratic zone, > 0, in the units of x
+
+  template <class V>
+  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE constexpr value_grad<V> operator()(V d) const {
+    using math::sqrt;
+    V const root = sqrt(d * d + V(c * c));
+    // d * d / (root + c) is root - c without the cancellation at small d.
+    return {d * (d / (root + V(c))), d / root};
+  }
+};
+
+template <class D>
+concept distance = std::is_trivially_copyable_v<D> && requires(D const distance, double d) {
+  { distance(d) } -> std::same_as<value_grad<double>>;
+};
+
+}  // namespace addloss

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: MIT
+/// R1 and R2 gradient penalties on the input features of K discriminator heads.
+///
+///   P = gamma factor interval sum_k mean_b sum_i g_{k,b,i}^2,  g_k = d (sum_l D_k) / d F_k
+/// g_k: the gradient of head k's logits, summed over its tokens, with respect to its features,
+/// shape [B, ...], from the user's own differentiation; R1 takes it at real samples, R2 at fakes.
+/// The gradient of P with respect to g_k is its cotangent 2 gamma factor interval g_k / B: feed it
+/// to a second reverse pass through the computation of g_k to get the parameters' gradients.
+/// (The penalty concerns the gradient with respect to features, never to parameters.)
+/// Deterministic, one read of g, one write of the cotangent, no allocation.
+/// Errors: shapes, an empty batch, more than `max_heads` heads, gamma < 0, interval < 1.
+/// Source: Mescheder, Geiger, Nowozin, Which Training Methods for GANs do actually Converge?, 2018,
+/// eq. 9 (gamma / 2 there: factor = 0.5); on the heads' input: ADD, Sauer et al. 2023, section 3.2;
+/// lazy interval: Karras et al., StyleGAN2, 2020, section 3.1.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include <addloss/losses/adversarial.hpp>
+
+namespace addloss {
+
+template <class T, class Space = host_space>
+struct cotangents {
+  std::span<rows<T, Space> const> features{};  ///< one a head
+  bool accumulate = false;
+};
+
+template <class T, class Space = host_space>
+struct r1_options {
+  rows<T const, Space> upstream{};     ///< as in evaluation_options
+  double grad_scale = 1;               ///< as in evaluation_options
+  std::int64_t* non_finite = nullptr;  ///< as in evaluation_options
+  std::span<double> penalties{};       ///< r1_k = mean_b sum g^2 of each head, written; or empty
+};
+
+namespace detail {
+
+template <class A>
+struct square_row {
+  A gradient_weight;
+  template <class V>
+  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE element_result<V, 1, 1> operator()(V const (&x)[1]) const {
+    return {{x[0] * x[0]}, {V(gradient_weight) * x[0]}};
+  }
+};
+
+template <class A, class T, class Reduction, class Out>
+struct r1_pass {
+  using arithmetic = A;
+  static constexpr int operand_count = 1;
+  static constexpr int output_count = 1;
+  static constexpr int sum_count = 1;
+  static constexpr int max_parts = max_heads;
+
+  int heads;
+  std::int64_t samples;
+  double weight;  ///< gamma factor interval
+  std::int64_t sizes[max_heads];
+  stored<T> gradient[max_heads];
+  output_rows<T> cotangent[max_heads];
+  gradient_scale<A> upstream;
+  Out* scalar;
+  Out* sample_values;
+  std::int64_t sample_stride;
+  std::int64_t* non_finite;
+  double* penalties;
+
+  [[nodiscard]] int parts() const { return heads; }
+  [[nodiscard]] part_extent extent(int part) const { return {samples, sizes[part]}; }
+  template <int>
+  [[nodiscard]] ADDLOSS_HOST_DEVICE stored<T> operand(int part, std::int64_t /*row*/) const {
+    return gradient[part];
+  }
+  template <int>
+  [[nodiscard]] ADDLOSS_HOST_DEVICE output_rows<T> const& output(int part) const {
+    return cotangent[part];
+  }
+  [[nodiscard]] ADDLOSS_HOST_DEVICE auto row(int /*part*/, std::int64_t row) const {
+    return square_row<A>{
+        static_cast<A>(2 * weight * Reduction::factor(samples) * upstream.at(row))};
+  }
+  ADDLOSS_HOST_DEVICE double finish_row(int part, std::int64_t row, double const* sums) const {
+    double const value = weight * sums[0];
+    if (sample_values != nullptr) {
+      Out& sample = sample_values[row * sample_stride];
+      sample = static_cast<Out>(part == 0 ? value : static_cast<double>(sample) + value);
+    }
+    return value;
+  }
+  ADDLOSS_HOST_DEVICE void finish(double const* sums, double const* values) const {
+    double total = 0;
+    double count = 0;
+    for (int part = 0; part < heads; ++part) {
+      total += values[part];
+      count += sums[2 * part + 1];
+      if (penalties != nullptr) penalties[part] = sums[2 * part] / static_cast<double>(samples);
+    }
+    if (scalar != nullptr) *scalar = static_cast<Out>(Reduction::factor(samples) * total);
+    if (non_finite != nullptr) *non_finite = static_cast<std::int64_t>(count);
+  }
+};
+
+}  // namespace detail
+
+/// A gradient penalty bound to the feature gradients of K heads; made by `r1`.
+template <class T, class Space>
+struct bound_r1 {
+  using space = Space;
+  using arithmetic = arithmetic_t<T>;
+  using gradients = cotangents<T, Space>;
+  using options = r1_options<arithmetic, Space>;
+
+  double gamma;
+  double weight;
+  int interval;
+  std::span<rows<T const, Space> const> features;
+
+  template <class Reduction, class Out>
+  auto pass(char const* function, destination<Out, Space> const& value, gradients const& cotangent,
+            options const& settings) const {
+    using detail::check_rows;
+    using detail::fail;
+    using detail::text;
+    if (!(gamma >= 0)) fail(function, "gamma", text() << "a number >= 0", text() << gamma);
+    if (interval < 1) fail(function, "interval", text() << "at least 1", text() << interval);
+    auto const heads = static_cast<std::int64_t>(features.size());
+    if (heads < 1 || heads > max_heads) {
+      fail(function, "features", text() << "1 to " << max_heads << " heads", text() << heads);
+    }
+    if (!settings.penalties.empty() && settings.penalties.size() != features.size()) {
+      fail(function, "penalties", text() << heads << " heads",
+           text() << static_cast<std::int64_t>(settings.penalties.size()));
+    }
+    if (!cotangent.features.empty() && cotangent.features.size() != features.size()) {
+      fail(function, "cotangents", text() << heads << " heads",
+           text() << static_cast<std::int64_t>(cotangent.features.size()));
+    }
+    detail::r1_pass<arithmetic, T, Reduction, Out> result{};
+    result.heads = static_cast<int>(heads);
+    result.samples = features[0].count;
+    result.weight = weight;
+    for (int head = 0; head < result.heads; ++head) {
+      auto const k = static_cast<std::size_t>(head);
+      text name;
+      name << "features[" << head << "]";
+      check_rows(function, name.c_str(), features[k]);
+      if (features[k].count != result.samples) {
+        fail(function, name.c_str(), text() << result.samples << " samples",
+             detail::shape_text(features[k].shape));
+      }
+      result.sizes[head] = features[k].row_size;
+      result.gradient[head] = detail::stored_rows(features[k]);
+      if (!cotangent.features.empty()) {
+        text cotangent_name;
+        cotangent_name << "cotangents[" << head << "]";
+        rows<T, Space> const& out = cotangent.features[k];
+        detail::check_same_rows(function, cotangent_name.c_str(), out, name.c_str(), features[k]);
+        result.cotangent[head] = {
+            out.data, out.row_stride,
+            cotangent.accumulate ? detail::store_mode::add : detail::store_mode::overwrite};
+      }
+    }
+    detail::check_destination<Reduction>(function, value, result.samples);
+    result.upstream = detail::check_options(
+        function,
+        evaluation_options<arithmetic, Space>{settings.upstream, settings.grad_scale, nullptr},
+        result.samples);
+    result.scalar = value.scalar;
+    result.sample_values = value.samples.data;
+    result.sample_stride = value.samples.row_stride;
+    result.non_finite = settings.non_finite;
+    result.penalties = settings.penalties.data();
+    return result;
+  }
+};
+
+/// The penalty as a value. `r1{.gamma = 1e-5}`; for R2 bind the fakes' gradients.
+///
+/// Lazy regularisation: evaluate every `interval`-th step only (`due(step)`); the penalty is then
+/// multiplied by the interval.
+struct r1 {
+  double gamma = 1e-5;  ///< weight, >= 0
+  double factor = 1;    ///< 1 (ADD), or 0.5 (Mescheder et al.)
+  int interval = 1;     ///< steps between penalties, >= 1
+
+  [[nodiscard]] constexpr bool due(std::int64_t step) const { return step % interval == 0; }
+
+  /// Binds the feature gradients of K heads: `r1{}.on<float>(gradients)`.
+  template <storage_scalar T, class Space = host_space>
+  auto on(std::type_identity_t<std::span<rows<T const, Space> const>> features) const {
+    return bound_r1<T, Space>{gamma, gamma * factor * interval, interval, features};
+  }
+};
+
+}  // namespace addloss

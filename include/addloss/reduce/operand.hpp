@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: MIT
+/// What a pass reads and writes per element: stored tensors, noise that is generated where a stored
+/// tensor could be read, and outputs that are written, added to, or left out.
+#pragma once
+
+#include <cstdint>
+
+#include <addloss/core/philox.hpp>
+#include <addloss/core/rows.hpp>
+
+namespace addloss {
+
+/// Standard normal noise as a pure function of its address; nothing is stored.
+///
+/// Element i of sample b takes its number from Philox block (i / 64) * 16 + i mod 16 of that sample,
+/// word pair (i / 32) mod 2, by Box-Muller: cosine for even (i / 16) mod 2, sine for odd. So 64
+/// consecutive elements use 16 blocks whole, and neither SIMD lanes nor GPU threads waste a word.
+/// Range of |noise|: 0 to 6.77. Samples hold at most 2^34 elements.
+struct normal_noise {
+  random_key key;
+};
+
+namespace detail {
+
+inline constexpr std::int64_t max_noise_elements = std::int64_t{1} << 34;
+
+/// A stored operand, reduced to what a kernel needs.
+template <class T>
+struct stored {
+  T const* data = nullptr;
+  std::int64_t row_stride = 0;
+};
+
+template <class T, class Space>
+stored<std::remove_const_t<T>> stored_rows(rows<T, Space> const& batch) {
+  return {batch.data, batch.row_stride};
+}
+
+/// Noise that is stored, or generated from its key.
+template <class T>
+struct noise_operand {
+  stored<T> rows;
+  random_key key;
+  bool generated = false;
+};
+
+enum class store_mode : unsigned char { none, overwrite, add };
+
+/// An output, reduced to what a kernel needs.
+template <class T>
+struct output_rows {
+  T* data = nullptr;
+  std::int64_t row_stride = 0;
+  store_mode mode = store_mode::none;
+};
+
+}  // namespace detail
+
+/// A noise argument: a stored tensor, or `normal_noise{key}` to generate it.
+template <class T, class Space = host_space>
+struct noise_source {
+  rows<T const, Space> tensor;
+  random_key key;
+  bool generated = false;
+
+  noise_source() = default;
+  template <class Tensor>
+    requires(std::constructible_from<rows<T const, Space>, Tensor>)
+  noise_source(Tensor&& stored)  // NOLINT(*-explicit-*, *-forwarding-reference-overload)
+      : tensor(static_cast<Tensor&&>(stored)) {}
+  noise_source(normal_noise noise) : key(noise.key), generated(true) {}  // NOLINT(*-explicit-*)
+
+  [[nodiscard]] detail::noise_operand<T> operand() const {
+    return {detail::stored_rows(tensor), key, generated};
+  }
+};
+
+namespace detail {
+
+/// Checks a stored noise tensor against the samples it is added to, or the size of generated noise.
+template <class T, class U, class Space>
+void check_noise(char const* function, char const* argument, noise_source<T, Space> const& noise,
+                 char const* model_name, rows<U, Space> const& model) {
+  if (!noise.generated) {
+    check_same_rows(function, argument, noise.tensor, model_name, model);
+  } else if (model.row_size > max_noise_elements) {
+    fail(function, argument, text() << "samples of at most 2^34 elements",
+         text() << model.row_size);
+  }
+}
+
+}  // namespace detail
+
+/// Gradients that are added to what the memory holds, instead of overwriting it:
+/// `grad(ctx, loss, accumulate(g))`.
+template <class T, class Space>
+struct accumulated {
+  rows<T, Space> target;
+};
+
+template <tensor_like Tensor>
+auto accumulate(Tensor&& tensor) {
+  using view = view_of<Tensor>;
+  return accumulated<typename view::element_type, typename view::space>{
+      rows<typename view::element_type, typename view::space>(as_view(tensor))};
+}
+
+/// A gradient's destination: rows to overwrite, `accumulate(rows)`, or absent.
+template <class T, class Space = host_space>
+struct gradient {
+  rows<T, Space> target;
+  detail::store_mode mode = detail::store_mode::none;
+
+  gradient() = default;
+  template <class Tensor>
+    requires(std::constructible_from<rows<T, Space>, Tensor>)
+  gradient(Tensor&& tensor)  // NOLINT(*-explicit-*, *-forwarding-reference-overload)
+      : target(static_cast<Tensor&&>(tensor)), mode(detail::store_mode::overwrite) {}
+  gradient(accumulated<T, Space> const& tensor)  // NOLINT(*-explicit-*)
+      : target(tensor.target), mode(detail::store_mode::add) {}
+
+  [[nodiscard]] detail::output_rows<T> output() const {
+    return {target.data, target.row_stride, mode};
+  }
+};
+
+}  // namespace addloss

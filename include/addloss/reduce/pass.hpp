@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT
+/// The one skeleton that every loss runs on: one pass over the rows of a batch that reads operands,
+/// writes outputs element by element, and sums.
+///
+/// A *pass* is a trivially copyable description that `executor<Context>::run(context, pass)` carries
+/// out. It consists of *parts* (one for most losses; a head and side each for adversarial losses):
+///
+///   arithmetic                  float or double
+///   operand_count               tensors read per element
+///   output_count                tensors written per element (gradients, or a noised sample)
+///   sum_count                   sums over the elements; sum 0 is the loss, the rest statistics
+///   parts(), max_parts          number of parts, and a bound on it known at compile time
+///   extent(part)                {rows, row_size}
+///   operand<I>(part, row)       a stored or a generated operand: see reduce/operand.hpp
+///   output<I>(part)             an output: see reduce/operand.hpp
+///   row(part, row)              a functor with the constants of that row:
+///       template <class V> result operator()(V const (&x)[operand_count]) const,
+///                          result {V sum[sum_count]; V output[output_count];}
+///   finish_row(part, row, double const* sums) -> double   the row's weighted loss, from its sums
+///   finish(double const* sums, double const* values)   last, once: the totals over all rows,
+///                               sums[part * (sum_count + 1) + i], the last of a part being the
+///                               number of non-finite elements; values[part] the sum of finish_row
+///
+/// Summation tree. Sums are formed in double from blocks of `block_size` elements; inside a block
+/// in the arithmetic type, in 16 lanes (element i belongs to lane i mod 16, four elements of a lane
+/// are added pairwise before they join it). Blocks are added in order into at most `max_segments`
+/// segments of a row, segments into the row, rows into at most `max_groups` groups, groups into the
+/// total. The shape of the tree depends on the extents alone, never on threads or SIMD width.
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+
+#include <addloss/core/config.hpp>
+
+namespace addloss {
+
+namespace detail {
+
+inline constexpr int lane_count = 16;
+inline constexpr int group_size = 4 * lane_count;  // also the unit of generated noise
+inline constexpr std::int64_t block_size = 2048;
+inline constexpr std::int64_t max_segments = 16;
+inline constexpr std::int64_t max_groups = 64;
+
+/// Piece `index` of `count` nearly equal pieces of [0, size).
+struct piece {
+  std::int64_t first;
+  std::int64_t last;
+};
+
+ADDLOSS_HOST_DEVICE constexpr piece split(std::int64_t size, std::int64_t count,
+                                          std::int64_t index) {
+  std::int64_t const base = size / count;
+  std::int64_t const extra = size % count;
+  std::int64_t const first = index * base + (index < extra ? index : extra);
+  return {first, first + base + (index < extra ? 1 : 0)};
+}
+
+ADDLOSS_HOST_DEVICE constexpr std::int64_t at_most(std::int64_t value, std::int64_t limit) {
+  return value < limit ? value : limit;
+}
+
+}  // namespace detail
+
+/// Rows and elements of one part of a pass.
+struct part_extent {
+  std::int64_t rows;
+  std::int64_t row_size;
+};
+
+/// What a row functor makes of one element (or of one SIMD register of them).
+template <class V, int Sums, int Outputs>
+struct element_result {
+  V sum[Sums];
+  V output[Outputs];
+};
+
+template <class V, int Sums>
+struct element_result<V, Sums, 0> {
+  V sum[Sums];
+};
+
+template <class V, int Outputs>
+struct element_result<V, 0, Outputs> {
+  V output[Outputs];
+};
+
+template <class P>
+concept fused_pass = std::is_trivially_copyable_v<P> && requires(P const p, double const* sums) {
+  typename P::arithmetic;
+  { P::operand_count } -> std::convertible_to<int>;
+  { P::output_count } -> std::convertible_to<int>;
+  { P::sum_count } -> std::convertible_to<int>;
+  { p.parts() } -> std::same_as<int>;
+  { p.extent(0) } -> std::same_as<part_extent>;
+  p.row(0, std::int64_t{});
+  { P::max_parts } -> std::convertible_to<int>;
+  { p.finish_row(0, std::int64_t{}, sums) } -> std::same_as<double>;
+  p.finish(sums, sums);
+};
+
+}  // namespace addloss
