@@ -115,17 +115,17 @@ struct row_runner {
   using arithmetic = typename Pass::arithmetic;
   using pack = native_pack<arithmetic>;
   static constexpr int width = pack::width;
-  static constexpr int operands = Pass::operand_count;
-  static constexpr int outputs = Pass::output_count;
-  static constexpr int sums = Pass::sum_count;
-  static constexpr int steps = lane_count / width;
-  static constexpr int result_sums = sums == 0 ? 1 : sums;  // no arrays of length 0
+  static constexpr unsigned operands = Pass::operand_count;
+  static constexpr unsigned outputs = Pass::output_count;
+  static constexpr unsigned sums = Pass::sum_count;
+  static constexpr unsigned steps = static_cast<unsigned>(lane_count / width);
+  static constexpr unsigned result_sums = sums == 0 ? 1 : sums;  // no arrays of length 0
 
   /// Sums of the elements of one block, the count of non-finite ones last.
   struct totals {
-    double value[static_cast<unsigned>(sums) + 1];
+    double value[sums + 1];
     ADDLOSS_INLINE void add(totals const& other) {
-      for (int i = 0; i <= sums; ++i) value[i] += other.value[i];
+      for (unsigned i = 0; i <= sums; ++i) value[i] += other.value[i];
     }
   };
 
@@ -148,12 +148,12 @@ struct row_runner {
 
  private:
   /// Calls `use` with a row of each operand, generated ones as their own type.
-  template <class Use, int Index = 0, class... Rows>
+  template <class Use, unsigned Index = 0, class... Rows>
   ADDLOSS_INLINE void with_operands(Use const& use, Rows const&... rows) const {
     if constexpr (Index == operands) {
       use(rows...);
     } else {
-      auto const operand = pass.template operand<Index>(part, row);
+      auto const operand = pass.template operand<static_cast<int>(Index)>(part, row);
       if constexpr (requires { operand.generated; }) {
         if (operand.generated) {
           with_operands<Use, Index + 1>(
@@ -185,20 +185,24 @@ struct row_runner {
     }
     totals result{};
     bool finite = true;
-    for (int i = 0; i < sums; ++i) {
+    for (unsigned i = 0; i < sums; ++i) {
       result.value[i] = sum_lanes(lanes[i]);
       finite = finite && math::is_finite(result.value[i]);
     }
     // A non-finite element leaves a non-finite sum, so nothing is counted where all is well.
-    if (sums > 0 && !finite) [[unlikely]] {
-      result.value[sums] = count_non_finite(element, first, last, rows...);
+    if constexpr (sums > 0) {
+      if (!finite) [[unlikely]] {
+        result.value[sums] = count_non_finite(element, first, last, rows...);
+      }
     }
     return result;
   }
 
   static ADDLOSS_INLINE double sum_lanes(pack const (&sum)[steps]) {
     arithmetic narrow_lanes[lane_count];
-    for (int step = 0; step < steps; ++step) sum[step].store(narrow_lanes + step * width);
+    for (unsigned step = 0; step < steps; ++step) {
+      sum[step].store(narrow_lanes + static_cast<int>(step) * width);
+    }
     double wide[lane_count];
     for (int lane = 0; lane < lane_count; ++lane) wide[lane] = narrow_lanes[lane];
     for (int half = lane_count / 2; half > 0; half /= 2) {
@@ -221,7 +225,7 @@ struct row_runner {
         run_steps<Store, false>(std::index_sequence<I...>{}, element, group, count, lanes,
                                 rows.group(group, noise)...);
       }
-    }(std::make_index_sequence<static_cast<std::size_t>(outputs)>{});
+    }(std::make_index_sequence<outputs>{});
   }
 
   template <class T>
@@ -250,14 +254,14 @@ struct row_runner {
   ADDLOSS_INLINE void run_steps(std::index_sequence<I...>, Element const& element,
                                 std::int64_t group, int count, pack (&lanes)[result_sums][steps],
                                 Pointers const*... pointers) const {
-    constexpr unsigned output_slots = outputs == 0 ? 1 : static_cast<unsigned>(outputs);
+    constexpr unsigned output_slots = outputs == 0 ? 1 : outputs;
     arithmetic spill[output_slots][Tail ? group_size : 1];
 #pragma GCC unroll 8
-    for (int step = 0; step < steps; ++step) {
+    for (unsigned step = 0; step < steps; ++step) {
       element_result<pack, sums, outputs> result[4];
 #pragma GCC unroll 4
       for (int quarter = 0; quarter < 4; ++quarter) {
-        int const offset = quarter * lane_count + step * width;
+        int const offset = quarter * lane_count + static_cast<int>(step) * width;
         pack const operand[] = {load_pack<pack>(pointers + offset)...};
         result[quarter] = element(operand);
         if constexpr (Store != store_kind::none && Tail) {
@@ -272,7 +276,7 @@ struct row_runner {
       }
       if constexpr (sums > 0) {
 #pragma GCC unroll 8
-        for (int i = 0; i < sums; ++i) {
+        for (unsigned i = 0; i < sums; ++i) {
           lanes[i][step] += (result[0].sum[i] + result[1].sum[i]) +
                             (result[2].sum[i] + result[3].sum[i]);
         }
@@ -339,12 +343,12 @@ struct pass_runner {
   cpu_context const& context;
 
   void run() const {
-    constexpr int sums = Pass::sum_count;
-    double all[static_cast<unsigned>(Pass::max_parts)][static_cast<unsigned>(sums) + 1];
+    constexpr unsigned sums = Pass::sum_count;
+    double all[Pass::max_parts][sums + 1];
     double values[Pass::max_parts];
     for (int part = 0; part < pass.parts(); ++part) {
       totals const sum = run_part(part, values[part]);
-      for (int i = 0; i <= sums; ++i) all[part][i] = sum.value[i];
+      for (unsigned i = 0; i <= sums; ++i) all[part][i] = sum.value[i];
     }
     pass.finish(&all[0][0], values);
   }
@@ -377,7 +381,7 @@ struct pass_runner {
     bool result = true;
     [&]<std::size_t... I>(std::index_sequence<I...>) {
       ((result = result && streams(pass.template output<static_cast<int>(I)>(part), size)), ...);
-    }(std::make_index_sequence<static_cast<std::size_t>(Pass::output_count)>{});
+    }(std::make_index_sequence<Pass::output_count>{});
     return result;
   }
 

@@ -175,11 +175,11 @@ template <class A, class T, class Loss, bool Generator, class Tokens, class Head
           class Out>
 struct adversarial_pass {
   using arithmetic = A;
-  static constexpr int operand_count = 1;
-  static constexpr int output_count = 1;
-  static constexpr int sum_count = 4;
+  static constexpr unsigned operand_count = 1;
+  static constexpr unsigned output_count = 1;
+  static constexpr unsigned sum_count = 4;
   static constexpr int sides = Generator ? 1 : 2;
-  static constexpr int max_parts = sides * max_heads;
+  static constexpr unsigned max_parts = static_cast<unsigned>(sides * max_heads);
 
   struct side {
     stored<T> logits;
@@ -235,7 +235,7 @@ struct adversarial_pass {
     double total = 0;
     double count = 0;
     for (int part = 0; part < sides * heads; ++part) {
-      double const* const sum = sums + part * (sum_count + 1);
+      double const* const sum = sums + static_cast<unsigned>(part) * (sum_count + 1);
       total += values[part];
       count += sum[sum_count];
       if (statistics != nullptr) {

@@ -67,7 +67,7 @@ struct loss_writer {
 
 /// One row of the teacher form: the distance of `scale` times a linear combination of the guided
 /// prediction x[0] + guidance (x[1] - x[0]) and the operands after it.
-template <class A, distance Distance, int Operands>
+template <class A, distance Distance, unsigned Operands>
 struct residual_row {
   Distance distance;
   A guidance;
@@ -79,7 +79,7 @@ struct residual_row {
   ADDLOSS_HOST_DEVICE ADDLOSS_INLINE element_result<V, 1, 1> operator()(
       V const (&x)[Operands]) const {
     V residual = V(coefficient[0]) * (x[0] + V(guidance) * (x[1] - x[0]));
-    for (int i = 2; i < Operands; ++i) residual = residual + V(coefficient[i - 1]) * x[i];
+    for (unsigned i = 2; i < Operands; ++i) residual = residual + V(coefficient[i - 1]) * x[i];
     auto const [value, grad] = distance(V(scale) * residual);
     return {{value}, {V(gradient_weight) * grad}};
   }
@@ -102,9 +102,9 @@ struct difference_row {
 template <class Form, class A, class G, class Reduction, class Out>
 struct distillation_pass_base {
   using arithmetic = A;
-  static constexpr int output_count = 1;
-  static constexpr int sum_count = 1;
-  static constexpr int max_parts = 1;
+  static constexpr unsigned output_count = 1;
+  static constexpr unsigned sum_count = 1;
+  static constexpr unsigned max_parts = 1;
 
   part_extent size;
   output_rows<G> gradient;
@@ -133,18 +133,6 @@ struct distillation_pass_base {
   }
 };
 
-template <class T, class Space, noise_schedule Schedule>
-void check_timesteps(char const* function, Schedule const& schedule,
-                     rows<T, Space> const& timesteps, std::int64_t count) {
-  check_per_sample(function, "timesteps", timesteps, count);
-  // A device's timesteps cannot be read here: an index out of range gives NaN there.
-  if constexpr (std::same_as<Space, host_space>) {
-    for (std::int64_t b = 0; b < count; ++b) {
-      schedule.check(function, b, timesteps.data[b * timesteps.row_stride]);
-    }
-  }
-}
-
 }  // namespace detail
 
 /// distillation from a target, bound to its inputs; made by `distillation`.
@@ -165,7 +153,7 @@ struct target_distillation {
   template <class Reduction, class Out>
   struct pass_type
       : detail::distillation_pass_base<pass_type<Reduction, Out>, arithmetic, X, Reduction, Out> {
-    static constexpr int operand_count = 2;
+    static constexpr unsigned operand_count = 2;
     Loss loss;
     Schedule schedule;
     detail::stored<X> student;
@@ -250,10 +238,10 @@ struct teacher_distillation {
   struct pass_type
       : detail::distillation_pass_base<pass_type<Reduction, Out>, arithmetic, X, Reduction, Out> {
     // u, c, then as needed: the student, the noise, the negative prediction.
-    static constexpr int student_index = 2;
-    static constexpr int noise_index = student_index + (reads_student ? 1 : 0);
-    static constexpr int negative_index = noise_index + (reads_noise ? 1 : 0);
-    static constexpr int operand_count = negative_index + (noise_free ? 1 : 0);
+    static constexpr unsigned student_index = 2;
+    static constexpr unsigned noise_index = student_index + (reads_student ? 1U : 0U);
+    static constexpr unsigned negative_index = noise_index + (reads_noise ? 1U : 0U);
+    static constexpr unsigned operand_count = negative_index + (noise_free ? 1U : 0U);
     Loss loss;
     Schedule schedule;
     detail::stored<X> student;

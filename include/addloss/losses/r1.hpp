@@ -49,10 +49,10 @@ struct square_row {
 template <class A, class T, class Reduction, class Out>
 struct r1_pass {
   using arithmetic = A;
-  static constexpr int operand_count = 1;
-  static constexpr int output_count = 1;
-  static constexpr int sum_count = 1;
-  static constexpr int max_parts = max_heads;
+  static constexpr unsigned operand_count = 1;
+  static constexpr unsigned output_count = 1;
+  static constexpr unsigned sum_count = 1;
+  static constexpr unsigned max_parts = max_heads;
 
   int heads;
   std::int64_t samples;

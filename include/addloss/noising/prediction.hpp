@@ -18,6 +18,7 @@
 #include <cstdint>
 
 #include <addloss/core/error.hpp>
+#include <addloss/core/rows.hpp>
 #include <addloss/schedule/concept.hpp>
 
 namespace addloss {
@@ -104,6 +105,18 @@ concept prediction_type = requires(noise_level level) {
 };
 
 namespace detail {
+
+template <class T, class Space, noise_schedule Schedule>
+void check_timesteps(char const* function, Schedule const& schedule,
+                     rows<T, Space> const& timesteps, std::int64_t count) {
+  check_per_sample(function, "timesteps", timesteps, count);
+  // A device's timesteps cannot be read here: an index out of range gives NaN there.
+  if constexpr (std::same_as<Space, host_space>) {
+    for (std::int64_t b = 0; b < count; ++b) {
+      schedule.check(function, b, timesteps.data[b * timesteps.row_stride]);
+    }
+  }
+}
 
 /// Refuses an epsilon prediction where alpha is 0.
 inline void check_pole(char const* function, noise_level level, std::int64_t sample, double time) {

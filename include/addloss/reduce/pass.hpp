@@ -70,18 +70,18 @@ struct part_extent {
 };
 
 /// What a row functor makes of one element (or of one SIMD register of them).
-template <class V, int Sums, int Outputs>
+template <class V, unsigned Sums, unsigned Outputs>
 struct element_result {
   V sum[Sums];
   V output[Outputs];
 };
 
-template <class V, int Sums>
+template <class V, unsigned Sums>
 struct element_result<V, Sums, 0> {
   V sum[Sums];
 };
 
-template <class V, int Outputs>
+template <class V, unsigned Outputs>
 struct element_result<V, 0, Outputs> {
   V output[Outputs];
 };
@@ -89,13 +89,13 @@ struct element_result<V, 0, Outputs> {
 template <class P>
 concept fused_pass = std::is_trivially_copyable_v<P> && requires(P const p, double const* sums) {
   typename P::arithmetic;
-  { P::operand_count } -> std::convertible_to<int>;
-  { P::output_count } -> std::convertible_to<int>;
-  { P::sum_count } -> std::convertible_to<int>;
+  { P::operand_count } -> std::convertible_to<unsigned>;
+  { P::output_count } -> std::convertible_to<unsigned>;
+  { P::sum_count } -> std::convertible_to<unsigned>;
   { p.parts() } -> std::same_as<int>;
   { p.extent(0) } -> std::same_as<part_extent>;
   p.row(0, std::int64_t{});
-  { P::max_parts } -> std::convertible_to<int>;
+  { P::max_parts } -> std::convertible_to<unsigned>;
   { p.finish_row(0, std::int64_t{}, sums) } -> std::same_as<double>;
   p.finish(sums, sums);
 };

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: MIT
+/// The forward process and the conversions between predictions, element by element:
+///
+///   add_noise          x_t = alpha_t x_0 + sigma_t eps
+///   velocity           v   = alpha_t eps - sigma_t x_0          (v-prediction's regression target)
+///   to_sample<P>       x_0 from x_t and a prediction of type P  (noising/prediction.hpp)
+///   to_epsilon<P>      eps from x_t and a prediction of type P
+/// All tensors [B, ...] of one shape, timesteps [B]; the noise is stored, or generated from its
+/// counters (`normal_noise{key}`) and never stored. Storage types may differ; arithmetic is done in
+/// that of the output. Not differentiated: the student's output is the only variable of the losses.
+/// The output may be written over either input. NaN propagates. No allocation; same bits for any
+/// number of threads.
+/// Errors: shapes, an empty batch, a timestep outside the schedule; to_sample of an epsilon
+/// prediction at alpha = 0; to_epsilon of a sample prediction at sigma = 0.
+/// Source: Ho, Jain, Abbeel, Denoising Diffusion Probabilistic Models, 2020, eq. 4.
+#pragma once
+
+#include <cstdint>
+
+#include <addloss/core/context.hpp>
+#include <addloss/noising/prediction.hpp>
+#include <addloss/reduce/operand.hpp>
+#include <addloss/reduce/pass.hpp>
+#include <addloss/schedule/concept.hpp>
+
+namespace addloss {
+namespace detail {
+
+/// out = first * a + second * b, the coefficients of each row given by `Coefficients`.
+template <class A>
+struct combination_row {
+  A first;
+  A second;
+  template <class V>
+  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE element_result<V, 0, 1> operator()(V const (&x)[2]) const {
+    return {{V(first) * x[0] + V(second) * x[1]}};
+  }
+};
+
+template <class Coefficients, class Schedule, class X, class Y, class Out>
+struct combination_pass {
+  using arithmetic = arithmetic_t<Out>;
+  using time_type = typename Schedule::time_type;
+  static constexpr unsigned operand_count = 2;
+  static constexpr unsigned output_count = 1;
+  static constexpr unsigned sum_count = 0;
+  static constexpr unsigned max_parts = 1;
+
+  part_extent size;
+  Schedule schedule;
+  stored<X> first;
+  noise_operand<Y> second;
+  output_rows<Out> out;
+  stored<time_type> timesteps;
+
+  [[nodiscard]] int parts() const { return 1; }
+  [[nodiscard]] part_extent extent(int /*part*/) const { return size; }
+  template <int I>
+  [[nodiscard]] ADDLOSS_HOST_DEVICE auto operand(int /*part*/, std::int64_t /*row*/) const {
+    if constexpr (I == 0) {
+      return first;
+    } else {
+      return second;
+    }
+  }
+  template <int>
+  [[nodiscard]] ADDLOSS_HOST_DEVICE output_rows<Out> const& output(int /*part*/) const {
+    return out;
+  }
+  [[nodiscard]] ADDLOSS_HOST_DEVICE auto row(int /*part*/, std::int64_t row) const {
+    auto const pair =
+        Coefficients::at(schedule.at(timesteps.data[row * timesteps.row_stride]));
+    return combination_row<arithmetic>{static_cast<arithmetic>(pair.noisy),
+                                       static_cast<arithmetic>(pair.prediction)};
+  }
+  ADDLOSS_HOST_DEVICE double finish_row(int /*part*/, std::int64_t /*row*/,
+                                        double const* /*sums*/) const {
+    return 0;
+  }
+  ADDLOSS_HOST_DEVICE void finish(double const* /*sums*/, double const* /*values*/) const {}
+};
+
+/// (alpha, sigma), (-sigma, alpha), ...: what each verb multiplies its two operands with.
+struct forward_coefficients {
+  static ADDLOSS_HOST_DEVICE constexpr prediction_coefficients at(noise_level level) {
+    return {level.alpha, level.sigma};
+  }
+};
+struct velocity_coefficients {
+  static ADDLOSS_HOST_DEVICE constexpr prediction_coefficients at(noise_level level) {
+    return {-level.sigma, level.alpha};
+  }
+};
+template <prediction_type P>
+struct sample_coefficients {
+  static ADDLOSS_HOST_DEVICE constexpr prediction_coefficients at(noise_level level) {
+    return P::sample(level);
+  }
+};
+template <prediction_type P>
+struct epsilon_coefficients {
+  static ADDLOSS_HOST_DEVICE constexpr prediction_coefficients at(noise_level level) {
+    return P::epsilon(level);
+  }
+};
+
+template <class Coefficients, class Context, class Schedule, class X, class Y, class Out,
+          class Space, class Time>
+void combine(char const* function, Context const& ctx, Schedule const& schedule,
+             char const* first_name, rows<X const, Space> const& first, char const* second_name,
+             noise_source<Y, Space> const& second, rows<Time const, Space> const& timesteps,
+             rows<Out, Space> const& out) {
+  check_rows(function, first_name, first);
+  check_noise(function, second_name, second, first_name, first);
+  check_timesteps(function, schedule, timesteps, first.count);
+  check_same_rows(function, "out", out, first_name, first);
+  executor<Context>::run(ctx, combination_pass<Coefficients, Schedule, X, Y, Out>{
+                                  {first.count, first.row_size},
+                                  schedule,
+                                  stored_rows(first),
+                                  second.operand(),
+                                  {out.data, out.row_stride, store_mode::overwrite},
+                                  stored_rows(timesteps)});
+}
+
+template <class P, class Schedule, class Time, class Space>
+void check_poles(char const* function, Schedule const& schedule,
+                 rows<Time const, Space> const& timesteps) {
+  check_rows(function, "timesteps", timesteps);
+  if constexpr (P::has_pole && std::same_as<Space, host_space>) {
+    for (std::int64_t b = 0; b < timesteps.count; ++b) {
+      Time const t = timesteps.data[b * timesteps.row_stride];
+      schedule.check(function, b, t);
+      check_pole(function, schedule.at(t), b, static_cast<double>(t));
+    }
+  }
+}
+
+template <class Tensor>
+using value_of = typename view_of<Tensor>::value_type;
+
+}  // namespace detail
+
+/// A noise argument for samples in `Space`: a tensor, or `normal_noise`.
+template <class Noise, class Space>
+concept noise_like = std::same_as<std::remove_cvref_t<Noise>, normal_noise> ||
+                     (tensor_like<Noise> && std::same_as<typename view_of<Noise>::space, Space>);
+
+/// x_t = alpha x_0 + sigma eps.
+template <context Context, noise_schedule Schedule, tensor_like X0, tensor_like Time,
+          noise_like<typename Context::space> Noise, tensor_like Out>
+void add_noise(Context const& ctx, Schedule const& schedule, X0&& x0, Time&& timesteps,
+               Noise&& noise, Out&& out) {
+  using space = typename Context::space;
+  using x = detail::value_of<X0>;
+  using time = typename Schedule::time_type;
+  using result = detail::value_of<Out>;
+  auto const stored_type = [] {
+    if constexpr (std::same_as<std::remove_cvref_t<Noise>, normal_noise>) {
+      return float{};
+    } else {
+      return detail::value_of<Noise>{};
+    }
+  };
+  detail::combine<detail::forward_coefficients>(
+      "add_noise", ctx, schedule, "x0", rows<x const, space>(as_view(x0)), "noise",
+      noise_source<decltype(stored_type()), space>(noise),
+      rows<time const, space>(as_view(timesteps)), rows<result, space>(as_view(out)));
+}
+
+/// v = alpha eps - sigma x_0.
+template <context Context, noise_schedule Schedule, tensor_like X0, tensor_like Time,
+          tensor_like Noise, tensor_like Out>
+void velocity(Context const& ctx, Schedule const& schedule, X0&& x0, Time&& timesteps,
+              Noise&& noise, Out&& out) {
+  using space = typename Context::space;
+  using time = typename Schedule::time_type;
+  detail::combine<detail::velocity_coefficients>(
+      "velocity", ctx, schedule, "x0", rows<detail::value_of<X0> const, space>(as_view(x0)),
+      "noise", noise_source<detail::value_of<Noise>, space>(noise),
+      rows<time const, space>(as_view(timesteps)),
+      rows<detail::value_of<Out>, space>(as_view(out)));
+}
+
+/// x_0 from x_t and a prediction of type P.
+template <prediction_type P, context Context, noise_schedule Schedule, tensor_like Noisy,
+          tensor_like Time, tensor_like Prediction, tensor_like Out>
+void to_sample(P /*type*/, Context const& ctx, Schedule const& schedule, Noisy&& noisy,
+               Time&& timesteps, Prediction&& prediction, Out&& out) {
+  using space = typename Context::space;
+  using time = typename Schedule::time_type;
+  rows<time const, space> const times(as_view(timesteps));
+  detail::check_poles<P>("to_sample", schedule, times);
+  detail::combine<detail::sample_coefficients<P>>(
+      "to_sample", ctx, schedule, "noisy",
+      rows<detail::value_of<Noisy> const, space>(as_view(noisy)), "prediction",
+      noise_source<detail::value_of<Prediction>, space>(prediction), times,
+      rows<detail::value_of<Out>, space>(as_view(out)));
+}
+
+/// eps from x_t and a prediction of type P.
+template <prediction_type P, context Context, noise_schedule Schedule, tensor_like Noisy,
+          tensor_like Time, tensor_like Prediction, tensor_like Out>
+void to_epsilon(P /*type*/, Context const& ctx, Schedule const& schedule, Noisy&& noisy,
+                Time&& timesteps, Prediction&& prediction, Out&& out) {
+  using space = typename Context::space;
+  using time = typename Schedule::time_type;
+  detail::combine<detail::epsilon_coefficients<P>>(
+      "to_epsilon", ctx, schedule, "noisy",
+      rows<detail::value_of<Noisy> const, space>(as_view(noisy)), "prediction",
+      noise_source<detail::value_of<Prediction>, space>(prediction),
+      rows<time const, space>(as_view(timesteps)),
+      rows<detail::value_of<Out>, space>(as_view(out)));
+}
+
+}  // namespace addloss
