@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: MIT
+# Looks for what this project's own tests, examples and benchmarks use. The library needs none.
+
+# addloss_missing(<STATUS|FATAL_ERROR> <package> <consequence>): one line, and the way out.
+function(addloss_missing severity package consequence)
+  message(${severity} "addloss: ${package} not found, ${consequence}; ./cmake/setup.sh installs it")
+endfunction()
+
+option(ADDLOSS_OPENMP "Use OpenMP in the tests, examples and benchmarks, if it is found" ON)
+if(ADDLOSS_OPENMP)
+  find_package(OpenMP QUIET COMPONENTS CXX)
+  if(NOT TARGET OpenMP::OpenMP_CXX)
+    addloss_missing(STATUS "OpenMP for ${CMAKE_CXX_COMPILER_ID}"
+                    "so everything runs on one thread (clang needs setup.sh --lint)")
+  endif()
+endif()
+
+find_package(Eigen3 3.3 QUIET CONFIG)
+find_package(xtensor QUIET CONFIG)
+
+# Headers that include a third party's: the header (below include/addloss) and the target that
+# brings what it needs. Where the target is missing, neither header nor its test is compiled.
+# Every header that is not listed must compile with the standard library alone.
+set(ADDLOSS_HEADER_NEEDS
+    "adapters/eigen.hpp    Eigen3::Eigen"
+    "adapters/xtensor.hpp  xtensor"
+    "adapters/dlpack.hpp   dlpack::dlpack"
+    "adapters/torch.hpp    torch")
+find_package(dlpack QUIET CONFIG)
+if(TARGET dlpack AND NOT TARGET dlpack::dlpack)
+  add_library(dlpack::dlpack ALIAS dlpack)
+endif()
+
+# addloss_header_need(<header> <variable>): the target that this header needs, or nothing.
+function(addloss_header_need header variable)
+  set(${variable} "" PARENT_SCOPE)
+  foreach(row IN LISTS ADDLOSS_HEADER_NEEDS)
+    string(REGEX REPLACE " +" ";" row "${row}")
+    list(GET row 0 name)
+    if(name STREQUAL header)
+      list(GET row 1 target)
+      set(${variable} ${target} PARENT_SCOPE)
+    endif()
+  endforeach()
+endfunction()
