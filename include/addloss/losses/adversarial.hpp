@@ -20,13 +20,12 @@
 #include <span>
 
 #include <addloss/core/math.hpp>
+#include <addloss/losses/heads.hpp>
 #include <addloss/reduce/destination.hpp>
 #include <addloss/reduce/operand.hpp>
 #include <addloss/reduce/pass.hpp>
 
 namespace addloss {
-
-inline constexpr int max_heads = 32;
 
 /// Health of one head on one side. An idle hinge discriminator has loss 2; a collapsed one has no
 /// active logits.
@@ -225,10 +224,7 @@ struct adversarial_pass {
   }
   ADDLOSS_HOST_DEVICE double finish_row(int part, std::int64_t row, double const* sums) const {
     double const value = factor(part) * sums[0];
-    if (sample_values != nullptr) {
-      Out& sample = sample_values[row * sample_stride];
-      sample = static_cast<Out>(part == 0 ? value : static_cast<double>(sample) + value);
-    }
+    add_sample_value(sample_values, row * sample_stride, part == 0, value);
     return value;
   }
   ADDLOSS_HOST_DEVICE void finish(double const* sums, double const* values) const {
@@ -273,20 +269,15 @@ struct bound_adversarial {
   template <class Reduction, class Out>
   auto pass(char const* function, destination<Out, Space> const& value, gradients const& grad,
             options const& settings) const {
-    using detail::fail;
-    using detail::text;
     using pass_type =
         detail::adversarial_pass<arithmetic, T, Loss, Generator, Tokens, Heads, Reduction, Out>;
-    if (fake.empty() || fake.size() > static_cast<std::size_t>(max_heads)) {
-      fail(function, "fake", text() << "1 to " << max_heads << " heads", text() << count_of(fake));
-    }
-    check_count(function, "real", count_of(real), Generator ? 0 : count_of(fake));
-    if (!settings.statistics.empty()) {
-      check_count(function, "statistics", count_of(settings.statistics), count_of(fake));
-    }
     pass_type result{};
+    result.heads = detail::check_heads(function, "fake", fake.size());
+    detail::check_same_heads(function, "real", real.size(), Generator ? 0 : fake.size());
+    if (!settings.statistics.empty()) {
+      detail::check_same_heads(function, "statistics", settings.statistics.size(), fake.size());
+    }
     result.loss = loss;
-    result.heads = static_cast<int>(fake.size());
     result.samples = fake[0].count;
     result.collapsed = !std::same_as<Reduction, per_sample> && settings.upstream.absent();
     for (int head = 0; head < result.heads; ++head) {
@@ -301,9 +292,8 @@ struct bound_adversarial {
                part + pass_type::sides - 1);
     }
     detail::check_destination<Reduction>(function, value, result.samples);
-    result.upstream = detail::check_options(
-        function, evaluation_options<arithmetic, Space>{settings.upstream, settings.grad_scale, nullptr},
-        result.samples);
+    result.upstream =
+        detail::check_upstream(function, settings.upstream, settings.grad_scale, result.samples);
     result.scalar = value.scalar;
     result.sample_values = value.samples.data;
     result.sample_stride = value.samples.row_stride;
@@ -313,50 +303,29 @@ struct bound_adversarial {
   }
 
  private:
-  template <class Span>
-  static std::int64_t count_of(Span const& span) {
-    return static_cast<std::int64_t>(span.size());
-  }
-
-  static void check_count(char const* function, char const* argument, std::int64_t got,
-                          std::int64_t expected) {
-    if (got != expected) {
-      detail::fail(function, argument, detail::text() << expected << " heads",
-                   detail::text() << got);
-    }
-  }
-
   /// Checks the logits and the gradient of one side of a head and adds them to the pass.
   template <class Pass>
   void add_part(char const* function, char const* logits_name, char const* gradient_name, int head,
                 logits const& all, std::span<rows<T, Space> const> gradients_of_side,
                 bool accumulate, Pass& pass, int part) const {
     auto const k = static_cast<std::size_t>(head);
-    detail::text name;
-    name << logits_name << "[" << head << "]";
+    detail::text const name = detail::indexed(logits_name, head);
     // Real and fake logits of a head share its tokens; all heads share the batch.
     rows<T const, Space> const& logits_rows = all[k];
-    detail::check_rows(function, name.c_str(), logits_rows);
-    if (logits_rows.count != pass.samples || logits_rows.row_size != pass.tokens[head]) {
+    detail::check_batch(function, name.c_str(), logits_rows, pass.samples);
+    if (logits_rows.row_size != pass.tokens[head]) {
       detail::fail(function, name.c_str(),
-                   detail::text() << pass.samples << " samples of " << pass.tokens[head]
-                                  << " logits",
+                   detail::text() << pass.tokens[head] << " logits a sample, as many as fake",
                    detail::shape_text(logits_rows.shape));
     }
     pass.part_side[part].logits = detail::stored_rows(logits_rows);
     pass.collapsed = pass.collapsed && logits_rows.contiguous();
     if (!gradients_of_side.empty()) {
-      detail::text gradient_text;
-      gradient_text << gradient_name;
-      check_count(function, gradient_name, count_of(gradients_of_side), count_of(all));
-      gradient_text << "[" << head << "]";
-      rows<T, Space> const& gradient_rows = gradients_of_side[k];
-      detail::check_same_rows(function, gradient_text.c_str(), gradient_rows, name.c_str(),
-                              logits_rows);
-      pass.collapsed = pass.collapsed && gradient_rows.contiguous();
-      pass.part_side[part].gradient = {
-          gradient_rows.data, gradient_rows.row_stride,
-          accumulate ? detail::store_mode::add : detail::store_mode::overwrite};
+      detail::check_same_heads(function, gradient_name, gradients_of_side.size(), all.size());
+      pass.part_side[part].gradient =
+          detail::check_gradient(function, detail::indexed(gradient_name, head),
+                                 gradients_of_side[k], name, logits_rows, accumulate);
+      pass.collapsed = pass.collapsed && gradients_of_side[k].contiguous();
     }
   }
 };
@@ -370,19 +339,15 @@ struct bound_adversarial {
 /// The spans are read when the loss is evaluated, so the arrays must live until then.
 template <logit_loss Loss = hinge, reduction Tokens = mean, reduction Heads = sum>
 struct adversarial {
-  /// Logits of each head, in the order of the heads.
-  template <class T, class Space>
-  using heads = std::type_identity_t<std::span<rows<T const, Space> const>>;
-
   Loss loss{};
 
   template <storage_scalar T, class Space = host_space>
-  auto discriminator(heads<T, Space> real, heads<T, Space> fake) const {
+  auto discriminator(head_rows<T, Space> real, head_rows<T, Space> fake) const {
     return bound_adversarial<false, Loss, Tokens, Heads, T, Space>{loss, real, fake};
   }
 
   template <storage_scalar T, class Space = host_space>
-  auto generator(heads<T, Space> fake) const {
+  auto generator(head_rows<T, Space> fake) const {
     return bound_adversarial<true, Loss, Tokens, Heads, T, Space>{loss, {}, fake};
   }
 };

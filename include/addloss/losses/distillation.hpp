@@ -189,7 +189,8 @@ struct target_distillation {
     if (grad.mode != detail::store_mode::none) {
       check_same_rows(function, "gradient", grad.target, "student", student);
     }
-    auto const scale = detail::check_options(function, settings, student.count);
+    auto const scale = detail::check_upstream(function, settings.upstream, settings.grad_scale,
+                                              student.count);
     using detail::stored_rows;
     return pass_type<Reduction, Out>{
         {{student.count, student.row_size},
@@ -359,7 +360,8 @@ struct teacher_distillation {
     if (grad.mode != detail::store_mode::none) {
       check_same_rows(function, "gradient", grad.target, "student", student);
     }
-    auto const scale = detail::check_options(function, settings, student.count);
+    auto const scale = detail::check_upstream(function, settings.upstream, settings.grad_scale,
+                                              student.count);
     using detail::stored_rows;
     auto const conditional = stored_rows(teacher.conditional);
     auto const unconditional = guided ? stored_rows(teacher.unconditional) : conditional;

@@ -83,10 +83,7 @@ struct r1_pass {
   }
   ADDLOSS_HOST_DEVICE double finish_row(int part, std::int64_t row, double const* sums) const {
     double const value = weight * sums[0];
-    if (sample_values != nullptr) {
-      Out& sample = sample_values[row * sample_stride];
-      sample = static_cast<Out>(part == 0 ? value : static_cast<double>(sample) + value);
-    }
+    add_sample_value(sample_values, row * sample_stride, part == 0, value);
     return value;
   }
   ADDLOSS_HOST_DEVICE void finish(double const* sums, double const* values) const {
@@ -120,53 +117,37 @@ struct bound_r1 {
   template <class Reduction, class Out>
   auto pass(char const* function, destination<Out, Space> const& value, gradients const& cotangent,
             options const& settings) const {
-    using detail::check_rows;
     using detail::fail;
     using detail::text;
     if (!(gamma >= 0)) fail(function, "gamma", text() << "a number >= 0", text() << gamma);
     if (interval < 1) fail(function, "interval", text() << "at least 1", text() << interval);
-    auto const heads = static_cast<std::int64_t>(features.size());
-    if (heads < 1 || heads > max_heads) {
-      fail(function, "features", text() << "1 to " << max_heads << " heads", text() << heads);
+    int const heads = detail::check_heads(function, "features", features.size());
+    if (!settings.penalties.empty()) {
+      detail::check_same_heads(function, "penalties", settings.penalties.size(), features.size());
     }
-    if (!settings.penalties.empty() && settings.penalties.size() != features.size()) {
-      fail(function, "penalties", text() << heads << " heads",
-           text() << static_cast<std::int64_t>(settings.penalties.size()));
-    }
-    if (!cotangent.features.empty() && cotangent.features.size() != features.size()) {
-      fail(function, "cotangents", text() << heads << " heads",
-           text() << static_cast<std::int64_t>(cotangent.features.size()));
+    if (!cotangent.features.empty()) {
+      detail::check_same_heads(function, "cotangents", cotangent.features.size(),
+                               features.size());
     }
     detail::r1_pass<arithmetic, T, Reduction, Out> result{};
-    result.heads = static_cast<int>(heads);
+    result.heads = heads;
     result.samples = features[0].count;
     result.weight = weight;
     for (int head = 0; head < result.heads; ++head) {
       auto const k = static_cast<std::size_t>(head);
-      text name;
-      name << "features[" << head << "]";
-      check_rows(function, name.c_str(), features[k]);
-      if (features[k].count != result.samples) {
-        fail(function, name.c_str(), text() << result.samples << " samples",
-             detail::shape_text(features[k].shape));
-      }
+      text const name = detail::indexed("features", head);
+      detail::check_batch(function, name.c_str(), features[k], result.samples);
       result.sizes[head] = features[k].row_size;
       result.gradient[head] = detail::stored_rows(features[k]);
       if (!cotangent.features.empty()) {
-        text cotangent_name;
-        cotangent_name << "cotangents[" << head << "]";
-        rows<T, Space> const& out = cotangent.features[k];
-        detail::check_same_rows(function, cotangent_name.c_str(), out, name.c_str(), features[k]);
-        result.cotangent[head] = {
-            out.data, out.row_stride,
-            cotangent.accumulate ? detail::store_mode::add : detail::store_mode::overwrite};
+        result.cotangent[head] =
+            detail::check_gradient(function, detail::indexed("cotangents", head),
+                                   cotangent.features[k], name, features[k], cotangent.accumulate);
       }
     }
     detail::check_destination<Reduction>(function, value, result.samples);
-    result.upstream = detail::check_options(
-        function,
-        evaluation_options<arithmetic, Space>{settings.upstream, settings.grad_scale, nullptr},
-        result.samples);
+    result.upstream =
+        detail::check_upstream(function, settings.upstream, settings.grad_scale, result.samples);
     result.scalar = value.scalar;
     result.sample_values = value.samples.data;
     result.sample_stride = value.samples.row_stride;
@@ -189,7 +170,7 @@ struct r1 {
 
   /// Binds the feature gradients of K heads: `r1{}.on<float>(gradients)`.
   template <storage_scalar T, class Space = host_space>
-  auto on(std::type_identity_t<std::span<rows<T const, Space> const>> features) const {
+  auto on(head_rows<T, Space> features) const {
     return bound_r1<T, Space>{gamma, gamma * factor * interval, interval, features};
   }
 };

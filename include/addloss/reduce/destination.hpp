@@ -78,12 +78,19 @@ struct gradient_scale {
 };
 
 template <class T, class Space>
-gradient_scale<T> check_options(char const* function, evaluation_options<T, Space> const& options,
-                                std::int64_t count) {
-  if (!options.upstream.absent()) {
-    check_per_sample(function, "upstream", options.upstream, count);
-  }
-  return {options.upstream.data, options.upstream.row_stride, options.grad_scale};
+gradient_scale<T> check_upstream(char const* function, rows<T const, Space> const& upstream,
+                                 double grad_scale, std::int64_t count) {
+  if (!upstream.absent()) check_per_sample(function, "upstream", upstream, count);
+  return {upstream.data, upstream.row_stride, grad_scale};
+}
+
+/// Adds a part's share to the loss of a sample; the first part overwrites.
+template <class Out>
+ADDLOSS_HOST_DEVICE void add_sample_value(Out* samples, std::int64_t offset, bool first,
+                                          double value) {
+  if (samples == nullptr) return;
+  double const before = first ? 0 : static_cast<double>(samples[offset]);
+  samples[offset] = static_cast<Out>(before + value);
 }
 
 }  // namespace detail

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: MIT
+/// Losses on pairs of logits: the relativistic adversarial loss, and approximate R1.
+///
+///   L = weight reduce_k mean_b reduce_l P(a_{k,b,l} - b_{k,b,l})
+/// | bound by                                | a        | b                  | P(d)         |
+/// | paired<relativistic>.discriminator      | real     | fake               | softplus(-d) |
+/// | paired<relativistic>.generator          | fake     | real               | softplus(-d) |
+/// | approximate_r1.on                       | D(F)     | D(F + sigma noise) | lambda d^2   |
+/// Logits [B, L_k] of K heads; both tensors of a head have one shape. Gradients with respect to
+/// both, `first` for a and `second` for b: both or none. NaN in either gives NaN in the loss and in
+/// both gradients. Reductions, determinism and errors as in losses/adversarial.hpp.
+/// Sources: relativistic pairing: Huang, Gokaslan, Kuleshov, Tompkin, The GAN is dead; long live the
+/// GAN! (R3GAN), 2024, eq. 3; approximate R1: Lin et al., Diffusion Adversarial Post-Training (APT),
+/// 2025, eq. 7.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include <addloss/losses/adversarial.hpp>
+#include <addloss/losses/distance.hpp>
+
+namespace addloss {
+
+/// softplus(-d), d = real - fake.
+struct relativistic {
+  template <class V>
+  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE value_grad<V> operator()(V d) const {
+    auto const [value, grad] = detail::softplus(-d);
+    return {value, -grad};
+  }
+};
+
+/// Where the gradients of a paired loss go: one entry a head, or both empty.
+template <class T, class Space = host_space>
+struct pair_gradients {
+  std::span<rows<T, Space> const> first{};
+  std::span<rows<T, Space> const> second{};
+  bool accumulate = false;
+};
+
+/// Means and shares of both sides of a head; `active`: the share of pairs with a gradient.
+struct pair_statistics {
+  logit_statistics first;
+  logit_statistics second;
+};
+
+template <class T, class Space = host_space>
+struct pair_options {
+  rows<T const, Space> upstream{};          ///< as in evaluation_options
+  double grad_scale = 1;                    ///< as in evaluation_options
+  std::int64_t* non_finite = nullptr;       ///< pairs with an infinite or NaN logit or loss
+  std::span<pair_statistics> statistics{};  ///< one entry a head, written; or empty
+};
+
+namespace detail {
+
+template <class A, class Loss>
+struct pair_row {
+  Loss loss;
+  A gradient_weight;
+
+  /// Sums: the loss, both logits, the positive ones of both, the active pairs.
+  template <class V>
+  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE element_result<V, 6, 2> operator()(V const (&x)[2]) const {
+    using math::select;
+    auto const [value, grad] = loss(x[0] - x[1]);
+    auto const positive = [](V logit) { return select(logit > V(0), V(1), V(0)); };
+    V const active = select(grad > V(0), V(1), select(grad < V(0), V(1), V(0)));
+    V const gradient = V(gradient_weight) * grad;
+    return {{value, x[0], x[1], positive(x[0]), positive(x[1]), active}, {gradient, -gradient}};
+  }
+};
+
+template <class A, class T, class Loss, class Tokens, class Heads, class Reduction, class Out>
+struct pair_pass {
+  using arithmetic = A;
+  static constexpr unsigned operand_count = 2;
+  static constexpr unsigned output_count = 2;
+  static constexpr unsigned sum_count = 6;
+  static constexpr unsigned max_parts = max_heads;
+
+  Loss loss;
+  double weight;
+  int heads;
+  std::int64_t samples;
+  std::int64_t tokens[max_heads];
+  stored<T> logits[2][max_heads];
+  output_rows<T> gradient[2][max_heads];
+  gradient_scale<A> upstream;
+  Out* scalar;
+  Out* sample_values;
+  std::int64_t sample_stride;
+  std::int64_t* non_finite;
+  pair_statistics* statistics;
+
+  [[nodiscard]] int parts() const { return heads; }
+  [[nodiscard]] ADDLOSS_HOST_DEVICE part_extent extent(int part) const {
+    return {samples, tokens[part]};
+  }
+  template <int I>
+  [[nodiscard]] ADDLOSS_HOST_DEVICE stored<T> operand(int part, std::int64_t /*row*/) const {
+    return logits[I][part];
+  }
+  template <int I>
+  [[nodiscard]] ADDLOSS_HOST_DEVICE output_rows<T> const& output(int part) const {
+    return gradient[I][part];
+  }
+  [[nodiscard]] ADDLOSS_HOST_DEVICE double factor(int part) const {
+    return weight * Tokens::factor(tokens[part]) * Heads::factor(heads) *
+           Reduction::factor(samples);
+  }
+  [[nodiscard]] ADDLOSS_HOST_DEVICE auto row(int part, std::int64_t row) const {
+    return pair_row<A, Loss>{loss, static_cast<A>(factor(part) * upstream.at(row))};
+  }
+  ADDLOSS_HOST_DEVICE double finish_row(int part, std::int64_t row, double const* sums) const {
+    double const value = factor(part) * sums[0];
+    add_sample_value(sample_values, row * sample_stride, part == 0, value);
+    return value;
+  }
+  ADDLOSS_HOST_DEVICE void finish(double const* sums, double const* values) const {
+    double total = 0;
+    double count = 0;
+    for (int part = 0; part < heads; ++part) {
+      double const* const sum = sums + static_cast<unsigned>(part) * (sum_count + 1);
+      total += values[part];
+      count += sum[sum_count];
+      if (statistics != nullptr) {
+        auto const size = static_cast<double>(samples * tokens[part]);
+        auto const bad = static_cast<std::int64_t>(sum[sum_count]);
+        statistics[part] = {{sum[1] / size, sum[3] / size, sum[5] / size, bad},
+                            {sum[2] / size, sum[4] / size, sum[5] / size, bad}};
+      }
+    }
+    if (scalar != nullptr) *scalar = static_cast<Out>(total);
+    if (non_finite != nullptr) *non_finite = static_cast<std::int64_t>(count);
+  }
+};
+
+}  // namespace detail
+
+/// A paired loss bound to the logits of K heads; made by `paired` and `approximate_r1`.
+template <class Loss, reduction Tokens, reduction Heads, class T, class Space>
+struct bound_pair {
+  using space = Space;
+  using arithmetic = arithmetic_t<T>;
+  using gradients = pair_gradients<T, Space>;
+  using options = pair_options<arithmetic, Space>;
+
+  Loss loss;
+  double weight;
+  std::span<rows<T const, Space> const> first;
+  std::span<rows<T const, Space> const> second;
+
+  template <class Reduction, class Out>
+  auto pass(char const* function, destination<Out, Space> const& value, gradients const& grad,
+            options const& settings) const {
+    using detail::check_heads;
+    detail::pair_pass<arithmetic, T, Loss, Tokens, Heads, Reduction, Out> result{};
+    if (!(weight >= 0)) {
+      detail::fail(function, "lambda", detail::text() << "a number >= 0",
+                   detail::text() << weight);
+    }
+    result.heads = check_heads(function, "first", first.size());
+    detail::check_same_heads(function, "second", second.size(), first.size());
+    bool const wants_gradient = !grad.first.empty() || !grad.second.empty();
+    if (wants_gradient) {
+      detail::check_same_heads(function, "gradients.first", grad.first.size(), first.size());
+      detail::check_same_heads(function, "gradients.second", grad.second.size(), first.size());
+    }
+    if (!settings.statistics.empty()) {
+      detail::check_same_heads(function, "statistics", settings.statistics.size(), first.size());
+    }
+    result.loss = loss;
+    result.weight = weight;
+    result.samples = first[0].count;
+    for (int head = 0; head < result.heads; ++head) {
+      auto const k = static_cast<std::size_t>(head);
+      auto const first_name = detail::indexed("first", head);
+      auto const second_name = detail::indexed("second", head);
+      detail::check_batch(function, first_name.c_str(), first[k], result.samples);
+      detail::check_same_rows(function, second_name.c_str(), second[k], first_name.c_str(),
+                              first[k]);
+      result.tokens[head] = first[k].row_size;
+      result.logits[0][head] = detail::stored_rows(first[k]);
+      result.logits[1][head] = detail::stored_rows(second[k]);
+      if (wants_gradient) {
+        result.gradient[0][head] =
+            detail::check_gradient(function, detail::indexed("gradients.first", head),
+                                   grad.first[k], first_name, first[k], grad.accumulate);
+        result.gradient[1][head] =
+            detail::check_gradient(function, detail::indexed("gradients.second", head),
+                                   grad.second[k], first_name, first[k], grad.accumulate);
+      }
+    }
+    detail::check_destination<Reduction>(function, value, result.samples);
+    result.upstream =
+        detail::check_upstream(function, settings.upstream, settings.grad_scale, result.samples);
+    result.scalar = value.scalar;
+    result.sample_values = value.samples.data;
+    result.sample_stride = value.samples.row_stride;
+    result.non_finite = settings.non_finite;
+    result.statistics = settings.statistics.data();
+    return result;
+  }
+};
+
+/// An adversarial loss on pairs as a value.
+template <class Loss = relativistic, reduction Tokens = mean, reduction Heads = sum>
+struct paired {
+  Loss loss{};
+
+  template <storage_scalar T, class Space = host_space>
+  auto discriminator(head_rows<T, Space> real, head_rows<T, Space> fake) const {
+    return bound_pair<Loss, Tokens, Heads, T, Space>{loss, 1, real, fake};
+  }
+  /// Gradients: `first` belongs to the fakes.
+  template <storage_scalar T, class Space = host_space>
+  auto generator(head_rows<T, Space> fake, head_rows<T, Space> real) const {
+    return bound_pair<Loss, Tokens, Heads, T, Space>{loss, 1, fake, real};
+  }
+};
+
+/// R1 without any gradient of a gradient: lambda ||D(F) - D(F + sigma n)||^2, n standard normal.
+/// The user evaluates the heads at both; sigma (APT: 0.01 in image space) is in the second input,
+/// which add_noise can make. Tokens are summed, as the norm is.
+template <reduction Tokens = sum, reduction Heads = sum>
+struct approximate_r1 {
+  double lambda = 100;  ///< weight, >= 0
+
+  template <storage_scalar T, class Space = host_space>
+  auto on(head_rows<T, Space> logits, head_rows<T, Space> perturbed) const {
+    return bound_pair<squared, Tokens, Heads, T, Space>{{}, lambda, logits, perturbed};
+  }
+};
+
+}  // namespace addloss
