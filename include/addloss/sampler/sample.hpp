@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: MIT
+/// Fills a host array with timesteps: out[b] = sampler.draw(key, b).
+/// Errors: an empty array, or one whose sample indices do not fit 32 bits.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <span>
+
+#include <addloss/core/error.hpp>
+#include <addloss/sampler/concept.hpp>
+
+namespace addloss {
+
+template <timestep_sampler Sampler>
+void sample_timesteps(Sampler const& sampler, random_key const& key,
+                      std::span<typename Sampler::time_type> out) {
+  if (out.empty() || out.size() > std::numeric_limits<std::uint32_t>::max()) {
+    detail::fail("sample_timesteps", "out", detail::text() << "1 to 2^32 - 1 samples",
+                 detail::text() << static_cast<std::int64_t>(out.size()));
+  }
+  std::uint32_t sample = 0;
+  for (auto& time : out) time = sampler.draw(key, sample++);
+}
+
+}  // namespace addloss

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: MIT
+/// Uniform timesteps moved towards more noise: t = floor(T s u / (1 + (s - 1) u)), u ~ U[0, 1).
+/// Source: Esser et al., Scaling Rectified Flow Transformers, 2024, eq. 23.
+#pragma once
+
+#include <cstdint>
+
+#include <addloss/sampler/concept.hpp>
+
+namespace addloss {
+
+struct shifted_timesteps {
+  using time_type = std::int64_t;
+  double shift = 3;               ///< s > 0; 1 is uniform
+  std::int64_t timesteps = 1000;  ///< T >= 1
+
+  [[nodiscard]] ADDLOSS_HOST_DEVICE constexpr std::int64_t draw(random_key const& key,
+                                                                std::uint32_t sample) const {
+    double const u = detail::uniform_at(key, sample, 0);
+    return detail::scaled_index(shift * u / (1 + (shift - 1) * u), timesteps);
+  }
+};
+
+}  // namespace addloss

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: MIT
+/// Continuous schedules whose time is a real number.
+///
+/// | schedule       | time          | alpha  | sigma                             |
+/// | rectified_flow | t in [0, 1]   | 1 - t' | t', t' = s t / (1 + (s - 1) t)    |
+/// | trigflow       | t in [0, pi/2]| cos t  | sin t                             |
+/// Errors: a time out of range; shift <= 0.
+/// Sources: Liu, Gong, Liu, Flow Straight and Fast, 2022; shift: Esser et al., Scaling Rectified Flow
+/// Transformers, 2024, eq. 23; Lu, Song, Simplifying Continuous-Time Consistency Models, 2024.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <numbers>
+
+#include <addloss/core/error.hpp>
+#include <addloss/schedule/concept.hpp>
+
+namespace addloss {
+namespace detail {
+
+inline void check_time(char const* function, std::int64_t sample, double time, double last) {
+  if (!(time >= 0 && time <= last)) {
+    text argument;
+    argument << "timesteps[" << sample << "]";
+    fail(function, argument.c_str(), text() << "0 to " << last, text() << time);
+  }
+}
+
+}  // namespace detail
+
+struct rectified_flow {
+  using time_type = double;
+  double shift = 1;  ///< s > 0; larger images want more noise: 3 in Stable Diffusion 3
+
+  [[nodiscard]] ADDLOSS_HOST_DEVICE constexpr noise_level at(double t) const {
+    double const shifted = shift * t / (1 + (shift - 1) * t);
+    return {1 - shifted, shifted};
+  }
+  void check(char const* function, std::int64_t sample, double t) const {
+    if (!(shift > 0)) {
+      detail::fail(function, "shift", detail::text() << "a number > 0", detail::text() << shift);
+    }
+    detail::check_time(function, sample, t, 1);
+  }
+};
+
+struct trigflow {
+  using time_type = double;
+
+  [[nodiscard]] ADDLOSS_HOST_DEVICE noise_level at(double t) const {
+    using std::cos;
+    using std::sin;
+    return {cos(t), sin(t)};
+  }
+  void check(char const* function, std::int64_t sample, double t) const {
+    detail::check_time(function, sample, t, std::numbers::pi / 2);
+  }
+};
+
+}  // namespace addloss
