@@ -65,7 +65,8 @@ struct simd_pack {
   /// The same number in every lane.
   template <class Number>
     requires(std::is_arithmetic_v<Number>)
-  ADDLOSS_INLINE explicit simd_pack(Number x) : lanes(vector{} + static_cast<T>(x)) {}
+  ADDLOSS_INLINE explicit simd_pack(Number x)
+      : lanes(static_cast<T>(x) - vector{}) {}  // x - 0, as x + 0 would lose the sign of -0
 
   static ADDLOSS_INLINE simd_pack load(T const* from) {
     simd_pack result;

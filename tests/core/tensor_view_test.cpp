@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: MIT
+#include <addloss/core/tensor_view.hpp>
+
+#include <cstdint>
+#include <type_traits>
+
+#include "catch.hpp"
+
+namespace {
+
+using addloss::device_space;
+using addloss::host_space;
+using addloss::tensor_view;
+
+using mutable_view = tensor_view<float, 2>;
+using const_view = tensor_view<float const, 2>;
+using device_view = tensor_view<float, 2, device_space>;
+
+static_assert(std::is_trivially_copyable_v<mutable_view>);
+static_assert(std::is_convertible_v<mutable_view, const_view>);
+static_assert(!std::is_convertible_v<const_view, mutable_view>);
+static_assert(!std::is_convertible_v<device_view, mutable_view>);
+static_assert(!std::is_convertible_v<mutable_view, tensor_view<float, 3>>);
+static_assert(!std::is_convertible_v<mutable_view, tensor_view<double, 2>>);
+static_assert(std::same_as<mutable_view::space, host_space>);
+static_assert(mutable_view::rank == 2 && tensor_view<int, 0>::rank == 0);
+
+}  // namespace
+
+TEST_CASE("view is dense and row-major") {
+  float numbers[24];
+  auto const v = addloss::view(numbers, 2, 3, std::int64_t{4});
+  static_assert(std::same_as<decltype(v), tensor_view<float, 3> const>);
+  CHECK(v.data == numbers);
+  CHECK(v.extents[0] == 2);
+  CHECK(v.extents[1] == 3);
+  CHECK(v.extents[2] == 4);
+  CHECK(v.strides[0] == 12);
+  CHECK(v.strides[1] == 4);
+  CHECK(v.strides[2] == 1);
+}
+
+TEST_CASE("a view of rank 0 is one number") {
+  double number = 1;
+  auto const v = addloss::view(&number);
+  static_assert(std::same_as<decltype(v), tensor_view<double, 0> const>);
+  CHECK(v.data == &number);
+}
+
+TEST_CASE("the space is named first") {
+  static_assert(std::same_as<decltype(addloss::view<device_space>(static_cast<float*>(nullptr), 2)),
+                             tensor_view<float, 1, device_space>>);
+  auto const v = addloss::view<device_space>(static_cast<float*>(nullptr), 2);
+  CHECK(v.extents[0] == 2);
+}
+
+TEST_CASE("a view to write becomes a view to read") {
+  float numbers[6];
+  auto v = addloss::view(numbers, 2, 3);
+  v.strides[0] = 7;
+  const_view const read = v;
+  CHECK(read.data == numbers);
+  CHECK(read.extents[1] == 3);
+  CHECK(read.strides[0] == 7);
+}
+
+TEST_CASE("sizes beyond 32 bits keep their strides") {
+  auto const v = addloss::view(static_cast<float*>(nullptr), 2, std::int64_t{1} << 31, 8);
+  CHECK(v.strides[0] == std::int64_t{1} << 34);
+}
+
+TEST_CASE("an extent of 0 is kept") {
+  auto const v = addloss::view(static_cast<float*>(nullptr), 0, 3);
+  CHECK(v.extents[0] == 0);
+  CHECK(v.strides[0] == 3);
+}
