@@ -30,7 +30,7 @@ double error_of(std::uint32_t radius_word, std::uint32_t angle_word) {
 }
 
 /// The two bounds that the header states: u is within 2^-9 of 1 from 0xff800000 on.
-double bound_of(std::uint32_t radius_word) { return radius_word < 0xff800000U ? 3e-6 : 2e-4; }
+double bound_of(std::uint32_t radius_word) { return radius_word < 0xff800000U ? 3e-6 : 2.5e-4; }
 
 }  // namespace
 

@@ -7,7 +7,7 @@
 /// The formula is written once, over a type that supplies the operations, for scalars and for SIMD
 /// registers. The integers are equal everywhere; the numbers agree between instruction sets and
 /// devices up to rounding (fused multiply-add or not): a few units in the last place of r.
-/// Error against exact arithmetic: at most 3e-6 for r >= 0.0625, and 2e-4 below, where u is within 2^-9
+/// Error against exact arithmetic: at most 3e-6 for r >= 0.0625, and 2.5e-4 below, where u is within 2^-9
 /// of 1 and rounding it to float moves the small radius (one number in 500).
 /// Source: Box, Muller, A note on the generation of random normal deviates, 1958.
 #pragma once
