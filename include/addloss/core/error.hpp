@@ -35,18 +35,36 @@ class error : public std::exception {
 
 namespace detail {
 
+/// An argument in an error's text: "name", or "name[3]". Written out only when there is an error.
+struct argument_name {
+  char const* name;
+  std::int64_t index = -1;
+
+  constexpr argument_name(char const* argument) : name(argument) {}  // NOLINT(*-explicit-*)
+  constexpr argument_name(char const* argument, std::int64_t element)
+      : name(argument), index(element) {}
+};
+
 /// A short text built piece by piece in a fixed buffer; what does not fit is cut.
 class text {
  public:
   text() noexcept { buffer_[0] = '\0'; }
 
   text& operator<<(char const* piece) noexcept { return print("%s", piece); }
-  text& operator<<(text const& piece) noexcept { return print("%s", piece.buffer_); }
+  text& operator<<(text const& piece) noexcept {
+    // A copy, as a text may be added to itself.
+    text const copy = piece;
+    return print("%s", copy.buffer_);
+  }
   text& operator<<(double number) noexcept { return print("%.17g", number); }
   text& operator<<(std::int64_t number) noexcept {
     return print("%lld", static_cast<long long>(number));
   }
   text& operator<<(int number) noexcept { return *this << static_cast<std::int64_t>(number); }
+  text& operator<<(argument_name argument) noexcept {
+    *this << argument.name;
+    return argument.index < 0 ? *this : *this << "[" << argument.index << "]";
+  }
 
   [[nodiscard]] char const* c_str() const noexcept { return buffer_; }
 
@@ -77,14 +95,14 @@ class text {
 }
 
 /// Raises "function: argument (expected E, got G)".
-[[noreturn]] inline void fail(char const* function, char const* argument, text const& expected,
+[[noreturn]] inline void fail(char const* function, argument_name argument, text const& expected,
                               text const& got) {
   text message;
   message << function << ": " << argument << " (expected " << expected << ", got " << got << ")";
   raise(error(message.c_str()));
 }
 
-[[noreturn]] inline void fail(char const* function, char const* argument, char const* expected,
+[[noreturn]] inline void fail(char const* function, argument_name argument, char const* expected,
                               char const* got) {
   fail(function, argument, text() << expected, text() << got);
 }

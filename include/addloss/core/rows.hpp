@@ -8,7 +8,6 @@
 
 #include <concepts>
 #include <cstdint>
-#include <limits>
 
 #include <addloss/core/error.hpp>
 #include <addloss/core/tensor_traits.hpp>
@@ -41,11 +40,7 @@ inline text shape_text(layout const& shape) { return bracketed(shape.extents, sh
 constexpr std::int64_t checked_product(std::int64_t const* extents, int count) {
   std::int64_t product = 1;
   for (int i = 0; i < count; ++i) {
-    if (extents[i] < 0) return -1;
-    if (extents[i] != 0 && product > std::numeric_limits<std::int64_t>::max() / extents[i]) {
-      return -1;
-    }
-    product *= extents[i];
+    if (extents[i] < 0 || __builtin_mul_overflow(product, extents[i], &product)) return -1;
   }
   return product;
 }
@@ -120,7 +115,7 @@ namespace detail {
 
 /// Refuses an absent or empty batch, a size that does not fit 63 bits, and inner axes with gaps.
 template <class T, class Space>
-void check_rows(char const* function, char const* argument, rows<T, Space> const& batch) {
+void check_rows(char const* function, argument_name argument, rows<T, Space> const& batch) {
   if (batch.absent()) fail(function, argument, "a tensor", "none");
   if (batch.count < 1) {
     fail(function, argument, text() << "a batch of at least one sample", text() << shape_text(batch.shape));
@@ -141,8 +136,8 @@ void check_rows(char const* function, char const* argument, rows<T, Space> const
 
 /// Checks `batch` and that it has the shape and the inner order of axes of `model`.
 template <class T, class U, class Space>
-void check_same_rows(char const* function, char const* argument, rows<T, Space> const& batch,
-                     char const* model_name, rows<U, Space> const& model) {
+void check_same_rows(char const* function, argument_name argument, rows<T, Space> const& batch,
+                     argument_name model_name, rows<U, Space> const& model) {
   check_rows(function, argument, batch);
   bool same = batch.shape.rank == model.shape.rank;
   for (int axis = 0; same && axis < model.shape.rank; ++axis) {
@@ -162,9 +157,21 @@ void check_same_rows(char const* function, char const* argument, rows<T, Space> 
   }
 }
 
+/// Refuses a batch that is to be written and whose samples share memory.
+template <class T, class Space>
+void check_distinct_rows(char const* function, argument_name argument,
+                         rows<T, Space> const& batch) {
+  std::int64_t const stride = batch.row_stride < 0 ? -batch.row_stride : batch.row_stride;
+  if (batch.count > 1 && stride < batch.row_size) {
+    fail(function, argument,
+         text() << "samples at least " << batch.row_size << " elements apart, as they are written",
+         text() << "stride " << batch.row_stride << " on axis 0");
+  }
+}
+
 /// Checks one number per sample: shape [B].
 template <class T, class Space>
-void check_per_sample(char const* function, char const* argument, rows<T, Space> const& batch,
+void check_per_sample(char const* function, argument_name argument, rows<T, Space> const& batch,
                       std::int64_t count) {
   check_rows(function, argument, batch);
   if (batch.shape.rank != 1 || batch.count != count) {

@@ -105,10 +105,15 @@ struct simd_pack {
   friend ADDLOSS_INLINE mask operator>=(simd_pack a, simd_pack b) { return {a.lanes >= b.lanes}; }
 
   friend ADDLOSS_INLINE mask is_nan(simd_pack a) { return {a.lanes != a.lanes}; }
-  // Bitwise, because g++ turns `mask ? a : b` into scalar code below AVX-512.
+  // g++ turns `mask ? a : b` into scalar code below AVX-512, and does not find AVX-512's mask
+  // registers in the bitwise form.
   friend ADDLOSS_INLINE simd_pack select(mask condition, simd_pack yes, simd_pack no) {
+#if ADDLOSS_SIMD_BYTES == 64
+    return simd_pack(condition.bits ? yes.lanes : no.lanes);
+#else
     return simd_pack((vector)(((integers)yes.lanes & condition.bits) |
                               ((integers)no.lanes & ~condition.bits)));
+#endif
   }
   friend ADDLOSS_INLINE simd_pack abs(simd_pack a) {
     // Clears the sign bit, which is the one bit of -0.

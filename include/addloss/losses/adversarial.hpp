@@ -5,7 +5,8 @@
 /// real_k, fake_k: logits [B, L_k], L_k may differ between heads. Tokens: `mean` (default) or `sum`;
 /// heads: `sum` (default, the sum over k of ADD) or `mean` (StyleGAN-T).
 /// Gradients: with respect to every logit, same shapes. NaN in a logit gives NaN in the loss and in
-/// its gradient.
+/// its gradient, and so does infinity where the loss is infinite (least squares: an infinite
+/// gradient).
 /// Statistics per head and side, at no further read of the logits: see logit_statistics.
 /// At most `max_heads` heads. Deterministic, no allocation.
 ///
@@ -43,6 +44,12 @@ struct head_statistics {
 
 namespace detail {
 
+/// `gradient`, or NaN where `of` is NaN or infinite. One fused multiply-add.
+template <class V>
+ADDLOSS_HOST_DEVICE ADDLOSS_INLINE V keep_nan(V gradient, V of) {
+  return V(0) * of + gradient;
+}
+
 /// ln(1 + e^x) and its derivative, without overflow: max(x, 0) + ln(1 + e^-abs(x)).
 template <class V>
 ADDLOSS_HOST_DEVICE ADDLOSS_INLINE value_grad<V> softplus(V x) {
@@ -66,20 +73,12 @@ struct hinge {
     V const margin = V(1) - label * logit;
     // `margin <= 0` is false for NaN, so NaN stays; the subgradient at the kink is 0.
     auto const idle = margin <= V(0);
-    V const gradient = select(is_nan_of(margin), margin, -label);
-    return {select(idle, V(0), margin), select(idle, V(0), gradient)};
+    V const value = select(idle, V(0), margin);
+    return {value, detail::keep_nan(select(idle, V(0), -label), value)};
   }
   template <class V>
   ADDLOSS_HOST_DEVICE ADDLOSS_INLINE value_grad<V> generator(V logit) const {
-    using math::select;
-    return {-logit, select(is_nan_of(logit), logit, V(-1))};
-  }
-
- private:
-  template <class V>
-  static ADDLOSS_HOST_DEVICE ADDLOSS_INLINE auto is_nan_of(V x) {
-    using math::is_nan;
-    return is_nan(x);
+    return {-logit, detail::keep_nan(V(-1), logit)};
   }
 };
 
@@ -110,9 +109,7 @@ struct least_squares {
 struct wasserstein {
   template <class V>
   ADDLOSS_HOST_DEVICE ADDLOSS_INLINE value_grad<V> discriminator(V logit, V label) const {
-    using math::is_nan;
-    using math::select;
-    return {-label * logit, select(is_nan(logit), logit, -label)};
+    return {-label * logit, detail::keep_nan(-label, logit)};
   }
   template <class V>
   ADDLOSS_HOST_DEVICE ADDLOSS_INLINE value_grad<V> generator(V logit) const {
@@ -152,10 +149,10 @@ struct logit_row {
   A label;
   A gradient_weight;
 
-  /// Sums: the loss, the logits, the positive ones, the active ones.
+  /// Sums: the loss, the logits. Tallies: the positive logits, the active ones.
   template <class V>
-  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE element_result<V, 4, 1> operator()(V const (&x)[1]) const {
-    using math::select;
+  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE element_result<V, 2, 1, 2> operator()(V const (&x)[1]) const {
+    using math::abs;
     V const logit = x[0];
     auto const [value, grad] = [&] {
       if constexpr (Generator) {
@@ -164,9 +161,7 @@ struct logit_row {
         return loss.discriminator(logit, V(label));
       }
     }();
-    V const positive = select(logit > V(0), V(1), V(0));
-    V const active = select(grad > V(0), V(1), select(grad < V(0), V(1), V(0)));
-    return {{value, logit, positive, active}, {V(gradient_weight) * grad}};
+    return {{value, logit}, {V(gradient_weight) * grad}, {logit > V(0), abs(grad) > V(0)}};
   }
 };
 
@@ -176,7 +171,9 @@ struct adversarial_pass {
   using arithmetic = A;
   static constexpr unsigned operand_count = 1;
   static constexpr unsigned output_count = 1;
-  static constexpr unsigned sum_count = 4;
+  static constexpr unsigned sum_count = 2;
+  static constexpr unsigned tally_count = 2;
+  static constexpr unsigned total_count = sum_count + tally_count + 1;
   static constexpr int sides = Generator ? 1 : 2;
   static constexpr unsigned max_parts = static_cast<unsigned>(sides * max_heads);
 
@@ -227,17 +224,17 @@ struct adversarial_pass {
     add_sample_value(sample_values, row * sample_stride, part == 0, value);
     return value;
   }
-  ADDLOSS_HOST_DEVICE void finish(double const* sums, double const* values) const {
+  ADDLOSS_HOST_DEVICE void finish(double const* totals, double const* values) const {
     double total = 0;
     double count = 0;
     for (int part = 0; part < sides * heads; ++part) {
-      double const* const sum = sums + static_cast<unsigned>(part) * (sum_count + 1);
+      double const* const sum = totals + static_cast<unsigned>(part) * total_count;
       total += values[part];
-      count += sum[sum_count];
+      count += sum[total_count - 1];
       if (statistics != nullptr) {
         auto const size = static_cast<double>(samples * tokens[part / sides]);
         logit_statistics const result{sum[1] / size, sum[2] / size, sum[3] / size,
-                                      static_cast<std::int64_t>(sum[sum_count])};
+                                      static_cast<std::int64_t>(sum[total_count - 1])};
         if (Generator || part % sides == 1) {
           statistics[part / sides].fake = result;
         } else {
@@ -309,12 +306,12 @@ struct bound_adversarial {
                 logits const& all, std::span<rows<T, Space> const> gradients_of_side,
                 bool accumulate, Pass& pass, int part) const {
     auto const k = static_cast<std::size_t>(head);
-    detail::text const name = detail::indexed(logits_name, head);
+    detail::argument_name const name(logits_name, head);
     // Real and fake logits of a head share its tokens; all heads share the batch.
     rows<T const, Space> const& logits_rows = all[k];
-    detail::check_batch(function, name.c_str(), logits_rows, pass.samples);
+    detail::check_batch(function, name, logits_rows, pass.samples);
     if (logits_rows.row_size != pass.tokens[head]) {
-      detail::fail(function, name.c_str(),
+      detail::fail(function, name,
                    detail::text() << pass.tokens[head] << " logits a sample, as many as fake",
                    detail::shape_text(logits_rows.shape));
     }
@@ -323,7 +320,7 @@ struct bound_adversarial {
     if (!gradients_of_side.empty()) {
       detail::check_same_heads(function, gradient_name, gradients_of_side.size(), all.size());
       pass.part_side[part].gradient =
-          detail::check_gradient(function, detail::indexed(gradient_name, head),
+          detail::check_gradient(function, detail::argument_name(gradient_name, head),
                                  gradients_of_side[k], name, logits_rows, accumulate);
       pass.collapsed = pass.collapsed && gradients_of_side[k].contiguous();
     }

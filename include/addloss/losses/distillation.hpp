@@ -81,7 +81,7 @@ struct residual_row {
     V residual = V(coefficient[0]) * (x[0] + V(guidance) * (x[1] - x[0]));
     for (unsigned i = 2; i < Operands; ++i) residual = residual + V(coefficient[i - 1]) * x[i];
     auto const [value, grad] = distance(V(scale) * residual);
-    return {{value}, {V(gradient_weight) * grad}};
+    return {{value}, {V(gradient_weight) * grad}, {}};
   }
 };
 
@@ -94,7 +94,7 @@ struct difference_row {
   template <class V>
   ADDLOSS_HOST_DEVICE ADDLOSS_INLINE element_result<V, 1, 1> operator()(V const (&x)[2]) const {
     auto const [value, grad] = distance(x[0] - x[1]);
-    return {{value}, {V(gradient_weight) * grad}};
+    return {{value}, {V(gradient_weight) * grad}, {}};
   }
 };
 
@@ -104,6 +104,7 @@ struct distillation_pass_base {
   using arithmetic = A;
   static constexpr unsigned output_count = 1;
   static constexpr unsigned sum_count = 1;
+  static constexpr unsigned tally_count = 0;
   static constexpr unsigned max_parts = 1;
 
   part_extent size;
@@ -188,6 +189,7 @@ struct target_distillation {
     detail::check_destination<Reduction>(function, value, student.count);
     if (grad.mode != detail::store_mode::none) {
       check_same_rows(function, "gradient", grad.target, "student", student);
+      detail::check_distinct_rows(function, "gradient", grad.target);
     }
     auto const scale = detail::check_upstream(function, settings.upstream, settings.grad_scale,
                                               student.count);
@@ -359,6 +361,7 @@ struct teacher_distillation {
     detail::check_destination<Reduction>(function, value, student.count);
     if (grad.mode != detail::store_mode::none) {
       check_same_rows(function, "gradient", grad.target, "student", student);
+      detail::check_distinct_rows(function, "gradient", grad.target);
     }
     auto const scale = detail::check_upstream(function, settings.upstream, settings.grad_scale,
                                               student.count);

@@ -20,14 +20,7 @@ using head_rows = std::type_identity_t<std::span<rows<T const, Space> const>>;
 
 namespace detail {
 
-/// "name[3]"
-inline text indexed(char const* name, int index) {
-  text result;
-  result << name << "[" << index << "]";
-  return result;
-}
-
-inline int check_heads(char const* function, char const* argument, std::size_t heads) {
+inline int check_heads(char const* function, argument_name argument, std::size_t heads) {
   if (heads < 1 || heads > static_cast<std::size_t>(max_heads)) {
     fail(function, argument, text() << "1 to " << max_heads << " heads",
          text() << static_cast<std::int64_t>(heads));
@@ -35,7 +28,7 @@ inline int check_heads(char const* function, char const* argument, std::size_t h
   return static_cast<int>(heads);
 }
 
-inline void check_same_heads(char const* function, char const* argument, std::size_t heads,
+inline void check_same_heads(char const* function, argument_name argument, std::size_t heads,
                              std::size_t expected) {
   if (heads != expected) {
     fail(function, argument, text() << static_cast<std::int64_t>(expected) << " heads",
@@ -45,7 +38,7 @@ inline void check_same_heads(char const* function, char const* argument, std::si
 
 /// Checks a tensor and its batch.
 template <class T, class Space>
-void check_batch(char const* function, char const* argument, rows<T, Space> const& batch,
+void check_batch(char const* function, argument_name argument, rows<T, Space> const& batch,
                  std::int64_t samples) {
   check_rows(function, argument, batch);
   if (batch.count != samples) {
@@ -55,10 +48,11 @@ void check_batch(char const* function, char const* argument, rows<T, Space> cons
 
 /// Checks a gradient against what it is the gradient of.
 template <class T, class Space>
-output_rows<T> check_gradient(char const* function, text const& argument,
-                              rows<T, Space> const& gradient, text const& of_name,
+output_rows<T> check_gradient(char const* function, argument_name argument,
+                              rows<T, Space> const& gradient, argument_name of_name,
                               rows<T const, Space> const& of, bool accumulate) {
-  check_same_rows(function, argument.c_str(), gradient, of_name.c_str(), of);
+  check_same_rows(function, argument, gradient, of_name, of);
+  check_distinct_rows(function, argument, gradient);
   return {gradient.data, gradient.row_stride,
           accumulate ? store_mode::add : store_mode::overwrite};
 }

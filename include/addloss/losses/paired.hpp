@@ -60,15 +60,15 @@ struct pair_row {
   Loss loss;
   A gradient_weight;
 
-  /// Sums: the loss, both logits, the positive ones of both, the active pairs.
+  /// Sums: the loss, both logits. Tallies: the positive logits of both, the active pairs.
   template <class V>
-  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE element_result<V, 6, 2> operator()(V const (&x)[2]) const {
-    using math::select;
+  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE element_result<V, 3, 2, 3> operator()(V const (&x)[2]) const {
+    using math::abs;
     auto const [value, grad] = loss(x[0] - x[1]);
-    auto const positive = [](V logit) { return select(logit > V(0), V(1), V(0)); };
-    V const active = select(grad > V(0), V(1), select(grad < V(0), V(1), V(0)));
     V const gradient = V(gradient_weight) * grad;
-    return {{value, x[0], x[1], positive(x[0]), positive(x[1]), active}, {gradient, -gradient}};
+    return {{value, x[0], x[1]},
+            {gradient, -gradient},
+            {x[0] > V(0), x[1] > V(0), abs(grad) > V(0)}};
   }
 };
 
@@ -77,7 +77,9 @@ struct pair_pass {
   using arithmetic = A;
   static constexpr unsigned operand_count = 2;
   static constexpr unsigned output_count = 2;
-  static constexpr unsigned sum_count = 6;
+  static constexpr unsigned sum_count = 3;
+  static constexpr unsigned tally_count = 3;
+  static constexpr unsigned total_count = sum_count + tally_count + 1;
   static constexpr unsigned max_parts = max_heads;
 
   Loss loss;
@@ -118,16 +120,16 @@ struct pair_pass {
     add_sample_value(sample_values, row * sample_stride, part == 0, value);
     return value;
   }
-  ADDLOSS_HOST_DEVICE void finish(double const* sums, double const* values) const {
+  ADDLOSS_HOST_DEVICE void finish(double const* totals, double const* values) const {
     double total = 0;
     double count = 0;
     for (int part = 0; part < heads; ++part) {
-      double const* const sum = sums + static_cast<unsigned>(part) * (sum_count + 1);
+      double const* const sum = totals + static_cast<unsigned>(part) * total_count;
       total += values[part];
-      count += sum[sum_count];
+      count += sum[total_count - 1];
       if (statistics != nullptr) {
         auto const size = static_cast<double>(samples * tokens[part]);
-        auto const bad = static_cast<std::int64_t>(sum[sum_count]);
+        auto const bad = static_cast<std::int64_t>(sum[total_count - 1]);
         statistics[part] = {{sum[1] / size, sum[3] / size, sum[5] / size, bad},
                             {sum[2] / size, sum[4] / size, sum[5] / size, bad}};
       }
@@ -176,20 +178,20 @@ struct bound_pair {
     result.samples = first[0].count;
     for (int head = 0; head < result.heads; ++head) {
       auto const k = static_cast<std::size_t>(head);
-      auto const first_name = detail::indexed("first", head);
-      auto const second_name = detail::indexed("second", head);
-      detail::check_batch(function, first_name.c_str(), first[k], result.samples);
-      detail::check_same_rows(function, second_name.c_str(), second[k], first_name.c_str(),
+      detail::argument_name const first_name("first", head);
+      detail::argument_name const second_name("second", head);
+      detail::check_batch(function, first_name, first[k], result.samples);
+      detail::check_same_rows(function, second_name, second[k], first_name,
                               first[k]);
       result.tokens[head] = first[k].row_size;
       result.logits[0][head] = detail::stored_rows(first[k]);
       result.logits[1][head] = detail::stored_rows(second[k]);
       if (wants_gradient) {
         result.gradient[0][head] =
-            detail::check_gradient(function, detail::indexed("gradients.first", head),
+            detail::check_gradient(function, detail::argument_name("gradients.first", head),
                                    grad.first[k], first_name, first[k], grad.accumulate);
         result.gradient[1][head] =
-            detail::check_gradient(function, detail::indexed("gradients.second", head),
+            detail::check_gradient(function, detail::argument_name("gradients.second", head),
                                    grad.second[k], first_name, first[k], grad.accumulate);
       }
     }

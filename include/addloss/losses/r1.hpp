@@ -42,7 +42,7 @@ struct square_row {
   A gradient_weight;
   template <class V>
   ADDLOSS_HOST_DEVICE ADDLOSS_INLINE element_result<V, 1, 1> operator()(V const (&x)[1]) const {
-    return {{x[0] * x[0]}, {V(gradient_weight) * x[0]}};
+    return {{x[0] * x[0]}, {V(gradient_weight) * x[0]}, {}};
   }
 };
 
@@ -52,6 +52,7 @@ struct r1_pass {
   static constexpr unsigned operand_count = 1;
   static constexpr unsigned output_count = 1;
   static constexpr unsigned sum_count = 1;
+  static constexpr unsigned tally_count = 0;
   static constexpr unsigned max_parts = max_heads;
 
   int heads;
@@ -135,13 +136,13 @@ struct bound_r1 {
     result.weight = weight;
     for (int head = 0; head < result.heads; ++head) {
       auto const k = static_cast<std::size_t>(head);
-      text const name = detail::indexed("features", head);
-      detail::check_batch(function, name.c_str(), features[k], result.samples);
+      detail::argument_name const name("features", head);
+      detail::check_batch(function, name, features[k], result.samples);
       result.sizes[head] = features[k].row_size;
       result.gradient[head] = detail::stored_rows(features[k]);
       if (!cotangent.features.empty()) {
         result.cotangent[head] =
-            detail::check_gradient(function, detail::indexed("cotangents", head),
+            detail::check_gradient(function, detail::argument_name("cotangents", head),
                                    cotangent.features[k], name, features[k], cotangent.accumulate);
       }
     }

@@ -33,7 +33,7 @@ struct combination_row {
   A second;
   template <class V>
   ADDLOSS_HOST_DEVICE ADDLOSS_INLINE element_result<V, 0, 1> operator()(V const (&x)[2]) const {
-    return {{V(first) * x[0] + V(second) * x[1]}};
+    return {{}, {V(first) * x[0] + V(second) * x[1]}, {}};
   }
 };
 
@@ -44,6 +44,7 @@ struct combination_pass {
   static constexpr unsigned operand_count = 2;
   static constexpr unsigned output_count = 1;
   static constexpr unsigned sum_count = 0;
+  static constexpr unsigned tally_count = 0;
   static constexpr unsigned max_parts = 1;
 
   part_extent size;
@@ -107,13 +108,14 @@ struct epsilon_coefficients {
 template <class Coefficients, class Context, class Schedule, class X, class Y, class Out,
           class Space, class Time>
 void combine(char const* function, Context const& ctx, Schedule const& schedule,
-             char const* first_name, rows<X const, Space> const& first, char const* second_name,
+             argument_name first_name, rows<X const, Space> const& first, argument_name second_name,
              noise_source<Y, Space> const& second, rows<Time const, Space> const& timesteps,
              rows<Out, Space> const& out) {
   check_rows(function, first_name, first);
   check_noise(function, second_name, second, first_name, first);
   check_timesteps(function, schedule, timesteps, first.count);
   check_same_rows(function, "out", out, first_name, first);
+  check_distinct_rows(function, "out", out);
   executor<Context>::run(ctx, combination_pass<Coefficients, Schedule, X, Y, Out>{
                                   {first.count, first.row_size},
                                   schedule,

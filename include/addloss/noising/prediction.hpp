@@ -121,9 +121,7 @@ void check_timesteps(char const* function, Schedule const& schedule,
 /// Refuses an epsilon prediction where alpha is 0.
 inline void check_pole(char const* function, noise_level level, std::int64_t sample, double time) {
   if (level.alpha == 0) {
-    text argument;
-    argument << "timesteps[" << sample << "]";
-    fail(function, argument.c_str(),
+    fail(function, argument_name("timesteps", sample),
          text() << "alpha > 0: an epsilon prediction determines no x_0 at alpha = 0 (use v- or "
                    "x_0-prediction, or a timestep sampler that leaves it out)",
          text() << "timestep " << time << ", where alpha = 0");

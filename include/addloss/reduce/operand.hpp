@@ -79,8 +79,8 @@ namespace detail {
 
 /// Checks a stored noise tensor against the samples it is added to, or the size of generated noise.
 template <class T, class U, class Space>
-void check_noise(char const* function, char const* argument, noise_source<T, Space> const& noise,
-                 char const* model_name, rows<U, Space> const& model) {
+void check_noise(char const* function, argument_name argument, noise_source<T, Space> const& noise,
+                 argument_name model_name, rows<U, Space> const& model) {
   if (!noise.generated) {
     check_same_rows(function, argument, noise.tensor, model_name, model);
   } else if (model.row_size > max_noise_elements) {

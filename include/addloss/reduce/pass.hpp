@@ -9,23 +9,27 @@
 ///   operand_count               tensors read per element
 ///   output_count                tensors written per element (gradients, or a noised sample)
 ///   sum_count                   sums over the elements; sum 0 is the loss, the rest statistics
+///   tally_count                 numbers of elements for which something holds
+///   total_count                 sum_count + tally_count + 1: the totals of a part
 ///   parts(), max_parts          number of parts, and a bound on it known at compile time
 ///   extent(part)                {rows, row_size}
 ///   operand<I>(part, row)       a stored or a generated operand: see reduce/operand.hpp
 ///   output<I>(part)             an output: see reduce/operand.hpp
 ///   row(part, row)              a functor with the constants of that row:
 ///       template <class V> result operator()(V const (&x)[operand_count]) const,
-///                          result {V sum[sum_count]; V output[output_count];}
-///   finish_row(part, row, double const* sums) -> double   the row's weighted loss, from its sums
-///   finish(double const* sums, double const* values)   last, once: the totals over all rows,
-///                               sums[part * (sum_count + 1) + i], the last of a part being the
-///                               number of non-finite elements; values[part] the sum of finish_row
+///                          result: element_result<V, sum_count, output_count, tally_count>
+///   finish_row(part, row, double const* totals) -> double   the row's weighted loss
+///   finish(double const* totals, double const* values)   last, once: totals over all rows,
+///                               totals[part * total_count + i], first the sums of a part, then its
+///                               tallies, then the number of its non-finite elements;
+///                               values[part] is the sum of finish_row
 ///
 /// Summation tree. Sums are formed in double from blocks of `block_size` elements; inside a block
 /// in the arithmetic type, in 16 lanes (element i belongs to lane i mod 16, four elements of a lane
-/// are added pairwise before they join it). Blocks are added in order into at most `max_segments`
-/// segments of a row, segments into the row, rows into at most `max_groups` groups, groups into the
-/// total. The shape of the tree depends on the extents alone, never on threads or SIMD width.
+/// are added pairwise before they join it). Blocks are added in order into segments of a row (about
+/// `segment_size` elements each, at most `max_segments`), segments into the row, rows into at most
+/// `max_groups` groups, groups into the total. The shape of the tree depends on the extents alone,
+/// never on threads or SIMD width. Tallies are counted in integers.
 #pragma once
 
 #include <concepts>
@@ -39,7 +43,8 @@ namespace detail {
 
 inline constexpr int lane_count = 16;
 inline constexpr int group_size = 4 * lane_count;  // also the unit of generated noise
-inline constexpr std::int64_t block_size = 2048;
+inline constexpr std::int64_t block_size = 4096;
+inline constexpr std::int64_t segment_size = 4 * block_size;  ///< at least, but for the last
 inline constexpr std::int64_t max_segments = 16;
 inline constexpr std::int64_t max_groups = 64;
 
@@ -69,21 +74,33 @@ struct part_extent {
   std::int64_t row_size;
 };
 
+namespace detail {
+
+/// An array that may have length 0.
+template <class T, unsigned Size>
+struct slots {
+  T items[Size];
+  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE constexpr T& operator[](unsigned i) { return items[i]; }
+  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE constexpr T const& operator[](unsigned i) const {
+    return items[i];
+  }
+};
+
+template <class T>
+struct slots<T, 0> {};
+
+}  // namespace detail
+
+/// bool, or a mask of as many lanes as `V` has.
+template <class V>
+using mask_of = decltype(V() < V());
+
 /// What a row functor makes of one element (or of one SIMD register of them).
-template <class V, unsigned Sums, unsigned Outputs>
+template <class V, unsigned Sums, unsigned Outputs, unsigned Tallies = 0>
 struct element_result {
-  V sum[Sums];
-  V output[Outputs];
-};
-
-template <class V, unsigned Sums>
-struct element_result<V, Sums, 0> {
-  V sum[Sums];
-};
-
-template <class V, unsigned Outputs>
-struct element_result<V, 0, Outputs> {
-  V output[Outputs];
+  detail::slots<V, Sums> sum;
+  detail::slots<V, Outputs> output;
+  detail::slots<mask_of<V>, Tallies> tally;
 };
 
 template <class P>
@@ -92,6 +109,7 @@ concept fused_pass = std::is_trivially_copyable_v<P> && requires(P const p, doub
   { P::operand_count } -> std::convertible_to<unsigned>;
   { P::output_count } -> std::convertible_to<unsigned>;
   { P::sum_count } -> std::convertible_to<unsigned>;
+  { P::tally_count } -> std::convertible_to<unsigned>;
   { p.parts() } -> std::same_as<int>;
   { p.extent(0) } -> std::same_as<part_extent>;
   p.row(0, std::int64_t{});

@@ -38,9 +38,7 @@ struct schedule_table {
   }
   void check(char const* function, std::int64_t sample, std::int64_t t) const {
     if (t < 0 || t >= size) {
-      detail::text argument;
-      argument << "timesteps[" << sample << "]";
-      detail::fail(function, argument.c_str(), detail::text() << "0 to " << size - 1,
+      detail::fail(function, detail::argument_name("timesteps", sample), detail::text() << "0 to " << size - 1,
                    detail::text() << t);
     }
   }
@@ -149,13 +147,15 @@ inline discrete_schedule zero_terminal_snr(discrete_schedule const& schedule) {
   }
   double const a_first = schedule.at(0).alpha;
   double const a_last = schedule.at(last).alpha;
-  if (!(a_first > a_last)) {
-    detail::fail("zero_terminal_snr", "schedule", "alpha that falls from first to last timestep",
-                 "one that does not");
-  }
   std::vector<double> alphas_cumprod;
   for (std::int64_t t = 0; t <= last; ++t) {
-    double const a = (schedule.at(t).alpha - a_last) * (a_first / (a_first - a_last));
+    double const alpha = schedule.at(t).alpha;
+    // Beyond the two ends the rescaled alpha would be negative, or greater than 1.
+    if (!(a_first > a_last && a_first >= alpha && alpha >= a_last)) {
+      detail::fail("zero_terminal_snr", "schedule", "alpha that falls from first to last timestep",
+                   "one that does not");
+    }
+    double const a = (alpha - a_last) * (a_first / (a_first - a_last));
     alphas_cumprod.push_back(a * a);
   }
   return discrete_schedule::from_alphas_cumprod(alphas_cumprod);

@@ -21,9 +21,7 @@ namespace detail {
 
 inline void check_time(char const* function, std::int64_t sample, double time, double last) {
   if (!(time >= 0 && time <= last)) {
-    text argument;
-    argument << "timesteps[" << sample << "]";
-    fail(function, argument.c_str(), text() << "0 to " << last, text() << time);
+    fail(function, argument_name("timesteps", sample), text() << "0 to " << last, text() << time);
   }
 }
 
@@ -34,8 +32,10 @@ struct rectified_flow {
   double shift = 1;  ///< s > 0; larger images want more noise: 3 in Stable Diffusion 3
 
   [[nodiscard]] ADDLOSS_HOST_DEVICE constexpr noise_level at(double t) const {
-    double const shifted = shift * t / (1 + (shift - 1) * t);
-    return {1 - shifted, shifted};
+    // 1 - t' without the subtraction: alpha keeps its digits near t = 1, and is exactly 0 there.
+    double const signal = 1 - t;
+    double const noise = shift * t;
+    return {signal / (signal + noise), noise / (signal + noise)};
   }
   void check(char const* function, std::int64_t sample, double t) const {
     if (!(shift > 0)) {

@@ -45,9 +45,7 @@ struct karras {
   }
   void check(char const* function, std::int64_t sample, double sigma) const {
     if (!(sigma >= 0 && std::isfinite(sigma))) {
-      detail::text argument;
-      argument << "timesteps[" << sample << "]";
-      detail::fail(function, argument.c_str(), detail::text() << "a finite sigma >= 0",
+      detail::fail(function, detail::argument_name("timesteps", sample), detail::text() << "a finite sigma >= 0",
                    detail::text() << sigma);
     }
   }
