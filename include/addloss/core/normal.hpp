@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: MIT
 /// Standard normal numbers from Philox words, by the Box-Muller transform in single precision.
 ///
-///   radius  r = sqrt(-2 ln u),  u = (w0 + 1/2) / 2^32 in (0, 1]
+///   radius  r = sqrt(-2 ln u),  u = (w0 + 1/2) / 2^32 in (0, 1), so that r is in [1.5e-5, 6.77]
 ///   angle   a = 2 pi w1 / 2^32
 ///   numbers r cos a, r sin a
 /// The formula is written once, over a type that supplies the operations, for scalars and for SIMD
 /// registers. The integers are equal everywhere; the numbers agree between instruction sets and
-/// devices up to rounding (fused multiply-add or not): a few units in the last place of r.
-/// Error against exact arithmetic: at most 3e-6 for r >= 0.0625, and 2.5e-4 below, where u is within 2^-9
-/// of 1 and rounding it to float moves the small radius (one number in 500).
+/// devices up to rounding (fused multiply-add or not).
+/// Error against exact arithmetic: at most 3.5e-7 r, for every w0 and w1.
 /// Source: Box, Muller, A note on the generation of random normal deviates, 1958.
 #pragma once
 
@@ -46,16 +45,19 @@ struct scalar_bits {
   static ADDLOSS_HOST_DEVICE inline float square_root(float x) { return math::sqrt(x); }
 };
 
-/// -2 ln u for u = (w + 1/2) / 2^32; never negative.
+/// -2 ln u for u = (w + 1/2) / 2^32; always positive.
 template <class B>
 ADDLOSS_HOST_DEVICE ADDLOSS_INLINE typename B::real minus_two_log(typename B::word w) {
   using real = typename B::real;
   using word = typename B::word;
-  // 32 bits do not fit a float: two exact halves keep the small u, where ln is steep, exact.
-  real const u = B::convert(w >> 16) * 0x1p-16F + (B::convert(w & 0xffffU) * 0x1p-32F + 0x1p-33F);
+  // 33 bits do not fit a float, but each half of them does.
+  real const high = B::convert(w >> 16) * 0x1p-16F;
+  real const low = B::convert(w & 0xffffU) * 0x1p-32F + 0x1p-33F;
   // u = 2^exponent (1 + f) with 1 + f in [0.75, 1.5), so that f is small where ln u is near 0.
-  word const exponent = B::shift_signed(B::word_of(u) - 0x3f400000U, 23);
-  real const f = B::real_of(B::word_of(u) - (exponent << 23)) - 1.0F;
+  word const exponent = B::shift_signed(B::word_of(high + low) - 0x3f400000U, 23);
+  // Only the last sum rounds: f keeps its relative precision where u is near 1.
+  real const scale = B::real_of(0x3f800000U - (exponent << 23));
+  real const f = (high * scale - 1.0F) + low * scale;
   // ln(1 + f) / f, minimax polynomial, relative error 2.8e-8.
   real p = B::constant(5.425942533e-02F);
   p = p * f + -1.209152111e-01F;
@@ -66,9 +68,7 @@ ADDLOSS_HOST_DEVICE ADDLOSS_INLINE typename B::real minus_two_log(typename B::wo
   p = p * f + 3.333360253e-01F;
   p = p * f + -5.000006599e-01F;
   p = p * f + 9.999999937e-01F;
-  real const result = B::convert(exponent) * -1.3862943611F + (f * -2.0F) * p;
-  // Rounding may leave a tiny negative number at u = 1, and its root would be NaN.
-  return B::real_of(B::word_of(result) & ~B::shift_signed(B::word_of(result), 31));
+  return B::convert(exponent) * -1.3862943611F + (f * -2.0F) * p;
 }
 
 template <class B>
@@ -103,7 +103,7 @@ ADDLOSS_HOST_DEVICE ADDLOSS_INLINE normal_pair<typename B::real> box_muller(
 /// Element `element` of sample `sample` of the noise under `key`; see normal_noise for the layout.
 ADDLOSS_HOST_DEVICE inline float normal_at(random_key const& key, std::uint32_t sample,
                                            std::uint64_t element) {
-  philox_block const block = philox4x32(
+  philox_block const block = philox4x32_10(
       key, sample, static_cast<std::uint32_t>(element / 64 * 16 + element % 16));
   bool const second_pair = (element & 32U) != 0;
   normal_pair<float> const pair = detail::box_muller<detail::scalar_bits>(

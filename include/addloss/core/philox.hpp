@@ -36,7 +36,7 @@ inline constexpr std::uint32_t philox_weyl[2] = {0x9E3779B9U, 0xBB67AE85U};
 inline constexpr int philox_rounds = 10;
 }  // namespace detail
 
-ADDLOSS_HOST_DEVICE constexpr philox_block philox4x32(philox_block counter, std::uint64_t key) {
+ADDLOSS_HOST_DEVICE constexpr philox_block philox4x32_10(philox_block counter, std::uint64_t key) {
   auto key0 = static_cast<std::uint32_t>(key);
   auto key1 = static_cast<std::uint32_t>(key >> 32);
   // Device code cannot read a namespace-scope constexpr array, only its elements as constants.
@@ -58,9 +58,9 @@ ADDLOSS_HOST_DEVICE constexpr philox_block philox4x32(philox_block counter, std:
 }
 
 /// Block `block` of sample `sample` (its index within this batch) under `key`.
-ADDLOSS_HOST_DEVICE constexpr philox_block philox4x32(random_key const& key, std::uint32_t sample,
+ADDLOSS_HOST_DEVICE constexpr philox_block philox4x32_10(random_key const& key, std::uint32_t sample,
                                                       std::uint32_t block) {
-  return philox4x32(philox_block{{block, key.first_sample + sample, key.step, key.stream}},
+  return philox4x32_10(philox_block{{block, key.first_sample + sample, key.step, key.stream}},
                     key.seed);
 }
 

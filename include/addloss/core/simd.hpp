@@ -130,8 +130,9 @@ struct simd_pack {
   }
 
  private:
+  // A call: unrolled into the loops of losses, W calls each would only make them large.
   template <class Function>
-  ADDLOSS_INLINE simd_pack each(Function function) const {
+  [[gnu::noinline]] simd_pack each(Function function) const {
     simd_pack result;
     for (int lane = 0; lane < W; ++lane) result.lanes[lane] = function(lanes[lane]);
     return result;

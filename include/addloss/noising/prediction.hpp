@@ -15,6 +15,7 @@
 /// Progressive Distillation, 2022, appendix D; flow: Liu, Gong, Liu, Rectified Flow, 2022.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 
 #include <addloss/core/error.hpp>
@@ -102,6 +103,9 @@ concept prediction_type = requires(noise_level level) {
   { P::sample(level) } -> std::same_as<prediction_coefficients>;
   { P::epsilon(level) } -> std::same_as<prediction_coefficients>;
   { P::residual(level) } -> std::same_as<residual_coefficients>;
+  { P::has_pole } -> std::convertible_to<bool>;
+  { P::residual_reads_student } -> std::convertible_to<bool>;
+  { P::residual_reads_noise } -> std::convertible_to<bool>;
 };
 
 namespace detail {

@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstdint>
-#include <limits>
 #include <span>
 
 #include <addloss/core/error.hpp>
@@ -15,9 +14,12 @@ namespace addloss {
 template <timestep_sampler Sampler>
 void sample_timesteps(Sampler const& sampler, random_key const& key,
                       std::span<typename Sampler::time_type> out) {
-  if (out.empty() || out.size() > std::numeric_limits<std::uint32_t>::max()) {
-    detail::fail("sample_timesteps", "out", detail::text() << "1 to 2^32 - 1 samples",
-                 detail::text() << static_cast<std::int64_t>(out.size()));
+  auto const count = static_cast<std::int64_t>(out.size());
+  std::int64_t const room = (std::int64_t{1} << 32) - key.first_sample;
+  if (count < 1 || count > room) {
+    detail::fail("sample_timesteps", "out",
+                 detail::text() << "1 to " << room << " samples, whose indices fit 32 bits",
+                 detail::text() << count);
   }
   std::uint32_t sample = 0;
   for (auto& time : out) time = sampler.draw(key, sample++);

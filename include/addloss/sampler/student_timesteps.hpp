@@ -9,7 +9,7 @@
 /// without it the student is trained for image-to-image use only, where sampling begins from a noised
 /// image.
 /// Errors: no timestep or more than `capacity`, not strictly rising, negative; weights of another
-/// count, negative, not finite, or all 0.
+/// count, negative, not finite (or their sum is not), or all 0.
 /// Source: Sauer et al., Adversarial Diffusion Distillation, 2023, section 3.1; weights: Sauer et al.,
 /// Latent Adversarial Diffusion Distillation, 2024, section 3.2.
 #pragma once
@@ -78,6 +78,10 @@ class student_timesteps {
     }
     if (!(total > 0)) {
       detail::fail("student_timesteps::with_weights", "weights", "one weight > 0", "none");
+    }
+    if (total - total != 0) {
+      detail::fail("student_timesteps::with_weights", "weights",
+                   text() << "numbers with a finite sum", text() << total);
     }
     student_timesteps result = *this;
     double sum = 0;

@@ -16,7 +16,7 @@ struct uniform_timesteps {
   std::int64_t hi = 999;  ///< >= lo
 
   static constexpr uniform_timesteps dreamfusion(std::int64_t train_timesteps = 1000) {
-    return {train_timesteps / 50, train_timesteps - train_timesteps / 50};
+    return {train_timesteps / 50, train_timesteps * 49 / 50};
   }
 
   [[nodiscard]] ADDLOSS_HOST_DEVICE constexpr std::int64_t draw(random_key const& key,

@@ -4,7 +4,7 @@
 /// | schedule       | time          | alpha  | sigma                             |
 /// | rectified_flow | t in [0, 1]   | 1 - t' | t', t' = s t / (1 + (s - 1) t)    |
 /// | trigflow       | t in [0, pi/2]| cos t  | sin t                             |
-/// Errors: a time out of range; shift <= 0.
+/// Errors: a time out of range; a shift that is not finite and > 0.
 /// Sources: Liu, Gong, Liu, Flow Straight and Fast, 2022; shift: Esser et al., Scaling Rectified Flow
 /// Transformers, 2024, eq. 23; Lu, Song, Simplifying Continuous-Time Consistency Models, 2024.
 #pragma once
@@ -38,8 +38,9 @@ struct rectified_flow {
     return {signal / (signal + noise), noise / (signal + noise)};
   }
   void check(char const* function, std::int64_t sample, double t) const {
-    if (!(shift > 0)) {
-      detail::fail(function, "shift", detail::text() << "a number > 0", detail::text() << shift);
+    if (!(shift > 0 && std::isfinite(shift))) {
+      detail::fail(function, "shift", detail::text() << "a finite number > 0",
+                   detail::text() << shift);
     }
     detail::check_time(function, sample, t, 1);
   }
