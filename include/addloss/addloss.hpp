@@ -44,6 +44,7 @@
 #include <addloss/losses/distance.hpp>
 #include <addloss/losses/distillation.hpp>
 #include <addloss/losses/evaluate.hpp>
+#include <addloss/losses/objective.hpp>
 #include <addloss/losses/paired.hpp>
 #include <addloss/losses/r1.hpp>
 

@@ -189,10 +189,7 @@ struct adversarial_pass {
   std::int64_t tokens[max_heads];
   side part_side[max_parts];
   gradient_scale<A> upstream;
-  Out* scalar;
-  Out* sample_values;
-  std::int64_t sample_stride;
-  std::int64_t* non_finite;
+  loss_writer<Reduction, Out> writer;
   head_statistics* statistics;
 
   [[nodiscard]] int parts() const { return sides * heads; }
@@ -208,20 +205,19 @@ struct adversarial_pass {
   [[nodiscard]] ADDLOSS_HOST_DEVICE output_rows<T> const& output(int part) const {
     return part_side[part].gradient;
   }
-  /// The reductions over tokens, heads and the batch.
+  /// The reductions over tokens and heads.
   [[nodiscard]] ADDLOSS_HOST_DEVICE double factor(int part) const {
-    return Tokens::factor(tokens[part / sides]) * Heads::factor(heads) *
-           Reduction::factor(samples);
+    return Tokens::factor(tokens[part / sides]) * Heads::factor(heads);
   }
   [[nodiscard]] ADDLOSS_HOST_DEVICE auto row(int part, std::int64_t row) const {
-    double const weight = factor(part) * (collapsed ? upstream.scale : upstream.at(row));
+    double const weight = writer.factor * factor(part) * (collapsed ? upstream.scale : upstream.at(row));
     // The real side of a discriminator is the even part of a head.
     return logit_row<A, Loss, Generator>{loss, A(part % sides == 0 ? 1 : -1),
                                          static_cast<A>(weight)};
   }
   ADDLOSS_HOST_DEVICE double finish_row(int part, std::int64_t row, double const* sums) const {
     double const value = factor(part) * sums[0];
-    add_sample_value(sample_values, row * sample_stride, part == 0, value);
+    writer.write_sample(row, part == 0, value);
     return value;
   }
   ADDLOSS_HOST_DEVICE void finish(double const* totals, double const* values) const {
@@ -242,8 +238,7 @@ struct adversarial_pass {
         }
       }
     }
-    if (scalar != nullptr) *scalar = static_cast<Out>(total);
-    if (non_finite != nullptr) *non_finite = static_cast<std::int64_t>(count);
+    writer.write(total, count);
   }
 };
 
@@ -257,6 +252,8 @@ struct bound_adversarial {
   using arithmetic = arithmetic_t<T>;
   using gradients = logit_gradients<T, Space>;
   using options = adversarial_options<arithmetic, Space>;
+  template <class Out>
+  using values = detail::loss_output<Out, Space>;
   using logits = std::span<rows<T const, Space> const>;
 
   Loss loss;
@@ -264,7 +261,7 @@ struct bound_adversarial {
   logits fake;
 
   template <class Reduction, class Out>
-  auto pass(char const* function, destination<Out, Space> const& value, gradients const& grad,
+  auto pass(char const* function, detail::loss_output<Out, Space> const& value, gradients const& grad,
             options const& settings) const {
     using pass_type =
         detail::adversarial_pass<arithmetic, T, Loss, Generator, Tokens, Heads, Reduction, Out>;
@@ -288,13 +285,10 @@ struct bound_adversarial {
       add_part(function, "fake", "gradients.fake", head, fake, grad.fake, grad.accumulate, result,
                part + pass_type::sides - 1);
     }
-    detail::check_destination<Reduction>(function, value, result.samples);
+    result.writer = detail::check_output<Reduction>(function, value, result.samples,
+                                                    settings.non_finite);
     result.upstream =
         detail::check_upstream(function, settings.upstream, settings.grad_scale, result.samples);
-    result.scalar = value.scalar;
-    result.sample_values = value.samples.data;
-    result.sample_stride = value.samples.row_stride;
-    result.non_finite = settings.non_finite;
     result.statistics = settings.statistics.data();
     return result;
   }

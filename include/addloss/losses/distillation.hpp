@@ -40,31 +40,6 @@ struct teacher_predictions {
 
 namespace detail {
 
-/// Where the losses of a pass go, and what they are multiplied with on the way.
-template <class Reduction, class Out>
-struct loss_writer {
-  Out* scalar = nullptr;
-  Out* samples = nullptr;
-  std::int64_t stride = 0;
-  double factor = 1;  ///< of the batch reduction
-  std::int64_t* non_finite = nullptr;
-
-  template <class Space, class T>
-  static loss_writer make(destination<Out, Space> const& out,
-                          evaluation_options<T, Space> const& options, std::int64_t count) {
-    return {out.scalar, out.samples.data, out.samples.row_stride, Reduction::factor(count),
-            options.non_finite};
-  }
-
-  ADDLOSS_HOST_DEVICE void write_sample(std::int64_t row, double value) const {
-    if (samples != nullptr) samples[row * stride] = static_cast<Out>(value);
-  }
-  ADDLOSS_HOST_DEVICE void write_total(double value, double count) const {
-    if (scalar != nullptr) *scalar = static_cast<Out>(factor * value);
-    if (non_finite != nullptr) *non_finite = static_cast<std::int64_t>(count);
-  }
-};
-
 /// One row of the teacher form: the distance of `scale` times a linear combination of the guided
 /// prediction x[0] + guidance (x[1] - x[0]) and the operands after it.
 template <class A, distance Distance, unsigned Operands>
@@ -126,11 +101,11 @@ struct distillation_pass_base {
   ADDLOSS_HOST_DEVICE double finish_row(int /*part*/, std::int64_t row, double const* sums) const {
     double const value =
         static_cast<Form const*>(this)->value_weight(row) * element_factor * sums[0];
-    writer.write_sample(row, value);
+    writer.write_sample(row, true, value);
     return value;
   }
-  ADDLOSS_HOST_DEVICE void finish(double const* sums, double const* values) const {
-    writer.write_total(values[0], sums[1]);
+  ADDLOSS_HOST_DEVICE void finish(double const* totals, double const* values) const {
+    writer.write(values[0], totals[1]);
   }
 };
 
@@ -143,6 +118,8 @@ struct target_distillation {
   using arithmetic = arithmetic_t<X>;
   using gradients = gradient<X, Space>;
   using options = evaluation_options<arithmetic, Space>;
+  template <class Out>
+  using values = detail::loss_output<Out, Space>;
   using time_type = typename Schedule::time_type;
 
   Loss loss;
@@ -180,13 +157,14 @@ struct target_distillation {
   };
 
   template <class Reduction, class Out>
-  auto pass(char const* function, destination<Out, Space> const& value, gradients const& grad,
+  auto pass(char const* function, detail::loss_output<Out, Space> const& value, gradients const& grad,
             options const& settings) const {
     using detail::check_same_rows;
     detail::check_rows(function, "student", student);
     check_same_rows(function, "target", target, "student", student);
     detail::check_timesteps(function, schedule, timesteps, student.count);
-    detail::check_destination<Reduction>(function, value, student.count);
+    auto const writer = detail::check_output<Reduction>(function, value, student.count,
+                                                        settings.non_finite);
     if (grad.mode != detail::store_mode::none) {
       check_same_rows(function, "gradient", grad.target, "student", student);
       detail::check_distinct_rows(function, "gradient", grad.target);
@@ -198,7 +176,7 @@ struct target_distillation {
         {{student.count, student.row_size},
          grad.output(),
          scale,
-         detail::loss_writer<Reduction, Out>::make(value, settings, student.count),
+         writer,
          Loss::elements::factor(student.row_size)},
         loss,
         schedule,
@@ -217,6 +195,8 @@ struct teacher_distillation {
   using arithmetic = arithmetic_t<X>;
   using gradients = gradient<X, Space>;
   using options = evaluation_options<arithmetic, Space>;
+  template <class Out>
+  using values = detail::loss_output<Out, Space>;
   using time_type = typename Schedule::time_type;
   using weighting_type = typename Loss::weighting_type;
 
@@ -320,7 +300,7 @@ struct teacher_distillation {
   };
 
   template <class Reduction, class Out>
-  auto pass(char const* function, destination<Out, Space> const& value, gradients const& grad,
+  auto pass(char const* function, detail::loss_output<Out, Space> const& value, gradients const& grad,
             options const& settings) const {
     using detail::check_same_rows;
     using detail::fail;
@@ -358,7 +338,8 @@ struct teacher_distillation {
         check_same_rows(function, "teacher.negative", teacher.negative, "student", student);
       }
     }
-    detail::check_destination<Reduction>(function, value, student.count);
+    auto const writer = detail::check_output<Reduction>(function, value, student.count,
+                                                        settings.non_finite);
     if (grad.mode != detail::store_mode::none) {
       check_same_rows(function, "gradient", grad.target, "student", student);
       detail::check_distinct_rows(function, "gradient", grad.target);
@@ -372,7 +353,7 @@ struct teacher_distillation {
         {{student.count, student.row_size},
          grad.output(),
          scale,
-         detail::loss_writer<Reduction, Out>::make(value, settings, student.count),
+         writer,
          Loss::elements::factor(student.row_size)},
         loss,
         schedule,

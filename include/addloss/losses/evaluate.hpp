@@ -12,6 +12,8 @@
 /// All arguments are checked before the first write. Inputs are never written. No allocation.
 #pragma once
 
+#include <utility>
+
 #include <addloss/core/context.hpp>
 #include <addloss/reduce/destination.hpp>
 #include <addloss/reduce/operand.hpp>
@@ -30,22 +32,51 @@ concept bound_loss = requires {
 
 namespace detail {
 
-template <class Reduction, class Context, class Loss, class Destination>
-void evaluate(char const* function, Context const& ctx, Loss const& loss,
-              Destination const& value, typename Loss::gradients const& gradients,
-              typename Loss::options const& options) {
-  executor<Context>::run(
-      ctx, loss.template pass<Reduction>(function, value, gradients, options));
+/// The outputs of `Loss` that an argument stands for: its own struct of them, or a destination,
+/// which is the first (or only) of them.
+template <class Loss, tensor_like Out>
+  requires(arithmetic_scalar<typename view_of<Out>::element_type> && view_of<Out>::rank <= 1 &&
+           std::same_as<typename view_of<Out>::space, typename Loss::space>)
+auto values_of(Out&& out) {
+  using element = typename view_of<Out>::element_type;
+  return typename Loss::template values<element>{
+      destination<element, typename Loss::space>(static_cast<Out&&>(out))};
+}
+template <class Loss, arithmetic_scalar T>
+auto values_of(sum_and_count<T>& totals) {
+  return typename Loss::template values<T>{destination<T, typename Loss::space>(totals)};
+}
+template <class Loss, class Out>
+  requires(std::same_as<Out, typename Loss::template values<typename Out::value_type>>)
+Out const& values_of(Out const& out) {
+  return out;
 }
 
+template <class Context, class Pass>
+void run_passes(Context const& ctx, Pass const& pass) {
+  executor<Context>::run(ctx, pass);
+}
+/// The terms of a sum: checked both before the first is run.
+template <class Context, class First, class Second>
+void run_passes(Context const& ctx, std::pair<First, Second> const& passes) {
+  executor<Context>::run(ctx, passes.first);
+  executor<Context>::run(ctx, passes.second);
+}
+
+template <class Reduction, class Context, class Loss, class Output>
+void evaluate(char const* function, Context const& ctx, Loss const& loss, Output const& value,
+              typename Loss::gradients const& gradients, typename Loss::options const& options) {
+  run_passes(ctx, loss.template pass<Reduction>(function, value, gradients, options));
+}
 
 }  // namespace detail
 
-/// What a loss can be written to in the space of `Loss`: float or double.
+/// What `Loss` can be written to: a scalar, a tensor [B], a sum_and_count (of float or double, in the
+/// space of the loss), or the loss's own struct of outputs.
 template <class Out, class Loss>
-concept value_output =
-    tensor_like<Out> && arithmetic_scalar<typename view_of<Out>::element_type> &&
-    std::same_as<typename view_of<Out>::space, typename Loss::space>;
+concept value_output = requires(Out&& out) {
+  detail::values_of<Loss>(static_cast<Out&&>(out));
+};
 
 template <class Context, class Loss>
 concept runs_in = context<Context> && bound_loss<Loss> &&
@@ -56,18 +87,17 @@ template <batch_reduction Reduction = mean, context Context, bound_loss Loss,
   requires(runs_in<Context, Loss>)
 void value(Context const& ctx, Loss const& loss, Value&& out,
            typename Loss::options const& options = {}) {
-  using view = view_of<Value>;
-  detail::evaluate<Reduction>(
-      "value", ctx, loss,
-      destination<typename view::element_type, typename view::space>(as_view(out)), {}, options);
+  detail::evaluate<Reduction>("value", ctx, loss,
+                              detail::values_of<Loss>(static_cast<Value&&>(out)), {}, options);
 }
 
 template <batch_reduction Reduction = mean, context Context, bound_loss Loss>
   requires(runs_in<Context, Loss>)
 void grad(Context const& ctx, Loss const& loss, typename Loss::gradients const& gradients,
           typename Loss::options const& options = {}) {
-  using nowhere = destination<typename Loss::arithmetic, typename Loss::space>;
-  detail::evaluate<Reduction>("grad", ctx, loss, nowhere{}, gradients, options);
+  detail::evaluate<Reduction>("grad", ctx, loss,
+                              typename Loss::template values<typename Loss::arithmetic>{}, gradients,
+                              options);
 }
 
 template <batch_reduction Reduction = mean, context Context, bound_loss Loss,
@@ -76,11 +106,9 @@ template <batch_reduction Reduction = mean, context Context, bound_loss Loss,
 void value_and_grad(Context const& ctx, Loss const& loss, Value&& out,
                     typename Loss::gradients const& gradients,
                     typename Loss::options const& options = {}) {
-  using view = view_of<Value>;
-  detail::evaluate<Reduction>(
-      "value_and_grad", ctx, loss,
-      destination<typename view::element_type, typename view::space>(as_view(out)), gradients,
-      options);
+  detail::evaluate<Reduction>("value_and_grad", ctx, loss,
+                              detail::values_of<Loss>(static_cast<Value&&>(out)), gradients,
+                              options);
 }
 
 }  // namespace addloss

@@ -46,6 +46,14 @@ void check_batch(char const* function, argument_name argument, rows<T, Space> co
   }
 }
 
+/// Refuses the terms of an objective where they are means over different batches.
+inline void check_same_batch(char const* function, argument_name argument, std::int64_t samples,
+                             std::int64_t expected) {
+  if (samples != expected) {
+    fail(function, argument, text() << "a batch of " << expected << " samples", text() << samples);
+  }
+}
+
 /// Checks a gradient against what it is the gradient of.
 template <class T, class Space>
 output_rows<T> check_gradient(char const* function, argument_name argument,

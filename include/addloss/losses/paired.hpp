@@ -90,10 +90,7 @@ struct pair_pass {
   stored<T> logits[2][max_heads];
   output_rows<T> gradient[2][max_heads];
   gradient_scale<A> upstream;
-  Out* scalar;
-  Out* sample_values;
-  std::int64_t sample_stride;
-  std::int64_t* non_finite;
+  loss_writer<Reduction, Out> writer;
   pair_statistics* statistics;
 
   [[nodiscard]] int parts() const { return heads; }
@@ -109,15 +106,14 @@ struct pair_pass {
     return gradient[I][part];
   }
   [[nodiscard]] ADDLOSS_HOST_DEVICE double factor(int part) const {
-    return weight * Tokens::factor(tokens[part]) * Heads::factor(heads) *
-           Reduction::factor(samples);
+    return weight * Tokens::factor(tokens[part]) * Heads::factor(heads);
   }
   [[nodiscard]] ADDLOSS_HOST_DEVICE auto row(int part, std::int64_t row) const {
-    return pair_row<A, Loss>{loss, static_cast<A>(factor(part) * upstream.at(row))};
+    return pair_row<A, Loss>{loss, static_cast<A>(writer.factor * factor(part) * upstream.at(row))};
   }
   ADDLOSS_HOST_DEVICE double finish_row(int part, std::int64_t row, double const* sums) const {
     double const value = factor(part) * sums[0];
-    add_sample_value(sample_values, row * sample_stride, part == 0, value);
+    writer.write_sample(row, part == 0, value);
     return value;
   }
   ADDLOSS_HOST_DEVICE void finish(double const* totals, double const* values) const {
@@ -134,8 +130,7 @@ struct pair_pass {
                             {sum[2] / size, sum[4] / size, sum[5] / size, bad}};
       }
     }
-    if (scalar != nullptr) *scalar = static_cast<Out>(total);
-    if (non_finite != nullptr) *non_finite = static_cast<std::int64_t>(count);
+    writer.write(total, count);
   }
 };
 
@@ -148,6 +143,8 @@ struct bound_pair {
   using arithmetic = arithmetic_t<T>;
   using gradients = pair_gradients<T, Space>;
   using options = pair_options<arithmetic, Space>;
+  template <class Out>
+  using values = detail::loss_output<Out, Space>;
 
   Loss loss;
   double weight;
@@ -155,7 +152,7 @@ struct bound_pair {
   std::span<rows<T const, Space> const> second;
 
   template <class Reduction, class Out>
-  auto pass(char const* function, destination<Out, Space> const& value, gradients const& grad,
+  auto pass(char const* function, detail::loss_output<Out, Space> const& value, gradients const& grad,
             options const& settings) const {
     using detail::check_heads;
     detail::pair_pass<arithmetic, T, Loss, Tokens, Heads, Reduction, Out> result{};
@@ -195,13 +192,10 @@ struct bound_pair {
                                    grad.second[k], first_name, first[k], grad.accumulate);
       }
     }
-    detail::check_destination<Reduction>(function, value, result.samples);
+    result.writer = detail::check_output<Reduction>(function, value, result.samples,
+                                                    settings.non_finite);
     result.upstream =
         detail::check_upstream(function, settings.upstream, settings.grad_scale, result.samples);
-    result.scalar = value.scalar;
-    result.sample_values = value.samples.data;
-    result.sample_stride = value.samples.row_stride;
-    result.non_finite = settings.non_finite;
     result.statistics = settings.statistics.data();
     return result;
   }

@@ -62,10 +62,7 @@ struct r1_pass {
   stored<T> gradient[max_heads];
   output_rows<T> cotangent[max_heads];
   gradient_scale<A> upstream;
-  Out* scalar;
-  Out* sample_values;
-  std::int64_t sample_stride;
-  std::int64_t* non_finite;
+  loss_writer<Reduction, Out> writer;
   double* penalties;
 
   [[nodiscard]] int parts() const { return heads; }
@@ -84,19 +81,18 @@ struct r1_pass {
   }
   ADDLOSS_HOST_DEVICE double finish_row(int part, std::int64_t row, double const* sums) const {
     double const value = weight * sums[0];
-    add_sample_value(sample_values, row * sample_stride, part == 0, value);
+    writer.write_sample(row, part == 0, value);
     return value;
   }
-  ADDLOSS_HOST_DEVICE void finish(double const* sums, double const* values) const {
+  ADDLOSS_HOST_DEVICE void finish(double const* totals, double const* values) const {
     double total = 0;
     double count = 0;
     for (int part = 0; part < heads; ++part) {
       total += values[part];
-      count += sums[2 * part + 1];
-      if (penalties != nullptr) penalties[part] = sums[2 * part] / static_cast<double>(samples);
+      count += totals[2 * part + 1];
+      if (penalties != nullptr) penalties[part] = totals[2 * part] / static_cast<double>(samples);
     }
-    if (scalar != nullptr) *scalar = static_cast<Out>(Reduction::factor(samples) * total);
-    if (non_finite != nullptr) *non_finite = static_cast<std::int64_t>(count);
+    writer.write(total, count);
   }
 };
 
@@ -109,6 +105,8 @@ struct bound_r1 {
   using arithmetic = arithmetic_t<T>;
   using gradients = cotangents<T, Space>;
   using options = r1_options<arithmetic, Space>;
+  template <class Out>
+  using values = detail::loss_output<Out, Space>;
 
   double gamma;
   double weight;
@@ -116,7 +114,7 @@ struct bound_r1 {
   std::span<rows<T const, Space> const> features;
 
   template <class Reduction, class Out>
-  auto pass(char const* function, destination<Out, Space> const& value, gradients const& cotangent,
+  auto pass(char const* function, detail::loss_output<Out, Space> const& value, gradients const& cotangent,
             options const& settings) const {
     using detail::fail;
     using detail::text;
@@ -146,13 +144,10 @@ struct bound_r1 {
                                    cotangent.features[k], name, features[k], cotangent.accumulate);
       }
     }
-    detail::check_destination<Reduction>(function, value, result.samples);
+    result.writer = detail::check_output<Reduction>(function, value, result.samples,
+                                                    settings.non_finite);
     result.upstream =
         detail::check_upstream(function, settings.upstream, settings.grad_scale, result.samples);
-    result.scalar = value.scalar;
-    result.sample_values = value.samples.data;
-    result.sample_stride = value.samples.row_stride;
-    result.non_finite = settings.non_finite;
     result.penalties = settings.penalties.data();
     return result;
   }

@@ -9,12 +9,21 @@
 
 namespace addloss {
 
-/// A scalar variable or tensor of rank 0 (for `mean` and `sum`), or a tensor [B] (for `per_sample`).
-/// Default-constructed: absent.
+/// The sum over a batch and the size of that batch: `value<sum>(ctx, loss, totals)`. Added up over
+/// ranks, sum / count is the mean over all of them.
+template <arithmetic_scalar T>
+struct sum_and_count {
+  T sum = 0;
+  std::int64_t count = 0;
+};
+
+/// A scalar variable or tensor of rank 0 (for `mean` and `sum`), a tensor [B] (for `per_sample`), or
+/// a `sum_and_count` (for `sum`). Default-constructed: absent.
 template <class T, class Space = host_space>
 struct destination {
   T* scalar = nullptr;
   rows<T, Space> samples;
+  std::int64_t* count = nullptr;
 
   destination() = default;
   template <tensor_like Tensor>
@@ -22,31 +31,121 @@ struct destination {
   destination(Tensor&& tensor) {  // NOLINT(*-explicit-*, *-forwarding-reference-overload)
     if constexpr (view_of<Tensor>::rank == 0) {
       scalar = as_view(tensor).data;
+      absent_ = false;
     } else {
       samples = as_view(tensor);
+      absent_ = samples.absent();
     }
   }
+  destination(sum_and_count<T>& totals)  // NOLINT(*-explicit-*)
+    requires(std::same_as<Space, host_space>)
+      : scalar(&totals.sum), count(&totals.count), absent_(false) {}
 
-  [[nodiscard]] bool absent() const { return scalar == nullptr && samples.absent(); }
+  [[nodiscard]] bool absent() const { return absent_; }
+
+ private:
+  bool absent_ = true;
 };
 
 namespace detail {
 
+/// Where a loss goes: to its own destination, and times `weight` to the total that it is a term of.
+template <class T, class Space>
+struct loss_output {
+  destination<T, Space> own{};
+  char const* name = "value";  ///< of `own`, for errors
+  destination<T, Space> total{};
+  double weight = 1;
+  bool adds = false;  ///< to a total that an earlier term has written
+
+  [[nodiscard]] bool absent() const { return own.absent() && total.absent(); }
+};
+
 /// Refuses a scalar for a per-sample loss and a tensor for a reduced one.
 template <batch_reduction Reduction, class T, class Space>
-void check_destination(char const* function, destination<T, Space> const& out,
-                       std::int64_t count) {
+void check_destination(char const* function, argument_name argument,
+                       destination<T, Space> const& out, std::int64_t count) {
   if (out.absent()) return;
   if constexpr (std::same_as<Reduction, per_sample>) {
-    if (out.scalar != nullptr) {
-      fail(function, "value", text() << "shape [" << count << "], one number a sample",
-           text() << "a scalar");
+    if (!out.samples.absent()) {
+      check_per_sample(function, argument, out.samples, count);
+      check_distinct_rows(function, argument, out.samples);
+      return;
     }
-    check_per_sample(function, "value", out.samples, count);
-  } else if (out.scalar == nullptr) {
-    fail(function, "value", text() << "a scalar (the losses of single samples are per_sample)",
-         text() << shape_text(out.samples.shape));
+    fail(function, argument, text() << "shape [" << count << "], one number a sample",
+         text() << "a scalar");
+  } else {
+    if (!out.samples.absent()) {
+      fail(function, argument, text() << "a scalar (the losses of single samples are per_sample)",
+           shape_text(out.samples.shape));
+    }
+    if (out.scalar == nullptr) fail(function, argument, "memory", "a null pointer");
+    if (!std::same_as<Reduction, sum> && out.count != nullptr) {
+      fail(function, argument, "a scalar", "a sum_and_count, which the reduction sum writes");
+    }
   }
+}
+
+/// Writes the loss of each sample and of the batch. Kernels hold it by value.
+template <class Reduction, class T>
+struct loss_writer {
+  T* scalar = nullptr;
+  T* samples = nullptr;
+  std::int64_t stride = 0;
+  T* total = nullptr;
+  T* total_samples = nullptr;
+  std::int64_t total_stride = 0;
+  double weight = 1;
+  bool adds = false;
+  double factor = 1;  ///< of the batch reduction
+  std::int64_t batch = 0;
+  std::int64_t* count = nullptr;
+  std::int64_t* total_count = nullptr;
+  std::int64_t* non_finite = nullptr;
+
+  /// `value`: a share of the loss of sample `row`; the first share overwrites.
+  ADDLOSS_HOST_DEVICE void write_sample(std::int64_t row, bool first, double value) const {
+    if (samples != nullptr) add(samples[row * stride], first, value);
+    if (total_samples != nullptr) {
+      add(total_samples[row * total_stride], first && !adds, weight * value);
+    }
+  }
+  /// `value`: the sum over the samples; `bad`: the number of non-finite elements.
+  ADDLOSS_HOST_DEVICE void write(double value, double bad) const {
+    if (scalar != nullptr) add(*scalar, true, factor * value);
+    if (total != nullptr) add(*total, !adds, weight * factor * value);
+    if (non_finite != nullptr) {
+      *non_finite = (adds ? *non_finite : 0) + static_cast<std::int64_t>(bad);
+    }
+    if (count != nullptr) *count = batch;
+    if (total_count != nullptr) *total_count = batch;
+  }
+
+ private:
+  static ADDLOSS_HOST_DEVICE void add(T& to, bool overwrites, double value) {
+    to = static_cast<T>(overwrites ? value : static_cast<double>(to) + value);
+  }
+};
+
+/// Checks where a loss over `samples` samples goes.
+template <class Reduction, class T, class Space>
+loss_writer<Reduction, T> check_output(char const* function, loss_output<T, Space> const& out,
+                                       std::int64_t samples, std::int64_t* non_finite) {
+  check_destination<Reduction>(function, out.name, out.own, samples);
+  check_destination<Reduction>(function, "total", out.total, samples);
+  return {out.own.scalar,
+          out.own.samples.data,
+          out.own.samples.row_stride,
+          out.total.scalar,
+          out.total.samples.data,
+          out.total.samples.row_stride,
+          out.weight,
+          out.adds,
+          Reduction::factor(samples),
+          samples,
+          out.own.count,
+          out.total.count,
+          non_finite};
 }
 
 }  // namespace detail
@@ -82,15 +181,6 @@ gradient_scale<T> check_upstream(char const* function, rows<T const, Space> cons
                                  double grad_scale, std::int64_t count) {
   if (!upstream.absent()) check_per_sample(function, "upstream", upstream, count);
   return {upstream.data, upstream.row_stride, grad_scale};
-}
-
-/// Adds a part's share to the loss of a sample; the first part overwrites.
-template <class Out>
-ADDLOSS_HOST_DEVICE void add_sample_value(Out* samples, std::int64_t offset, bool first,
-                                          double value) {
-  if (samples == nullptr) return;
-  double const before = first ? 0 : static_cast<double>(samples[offset]);
-  samples[offset] = static_cast<Out>(before + value);
 }
 
 }  // namespace detail
