@@ -30,6 +30,7 @@
 #include <addloss/sampler/student_timesteps.hpp>
 #include <addloss/sampler/uniform.hpp>
 
+#include <addloss/noising/few_step.hpp>
 #include <addloss/noising/forward.hpp>
 #include <addloss/noising/prediction.hpp>
 

@@ -49,6 +49,7 @@ struct argument_name {
 class text {
  public:
   text() noexcept { buffer_[0] = '\0'; }
+  text(char const* piece) noexcept : text() { *this << piece; }  // NOLINT(*-explicit-*)
 
   text& operator<<(char const* piece) noexcept { return print("%s", piece); }
   text& operator<<(text const& piece) noexcept {
@@ -100,11 +101,6 @@ class text {
   text message;
   message << function << ": " << argument << " (expected " << expected << ", got " << got << ")";
   raise(error(message.c_str()));
-}
-
-[[noreturn]] inline void fail(char const* function, argument_name argument, char const* expected,
-                              char const* got) {
-  fail(function, argument, text() << expected, text() << got);
 }
 
 }  // namespace detail

@@ -26,16 +26,20 @@
 namespace addloss {
 namespace detail {
 
-/// out = first * a + second * b, the coefficients of each row given by `Coefficients`.
-template <class A>
+/// A linear combination of the operands.
+template <class A, unsigned Operands>
 struct combination_row {
-  A first;
-  A second;
+  A factor[Operands];
   template <class V>
-  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE element_result<V, 0, 1> operator()(V const (&x)[2]) const {
-    return {{}, {V(first) * x[0] + V(second) * x[1]}, {}};
+  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE element_result<V, 0, 1> operator()(
+      V const (&x)[Operands]) const {
+    V result = V(factor[0]) * x[0];
+    for (unsigned i = 1; i < Operands; ++i) result = result + V(factor[i]) * x[i];
+    return {{}, {result}, {}};
   }
 };
+
+/// out = a first + b second, (a, b) of each row given by `Coefficients`.
 
 template <class Coefficients, class Schedule, class X, class Y, class Out>
 struct combination_pass {
@@ -71,8 +75,8 @@ struct combination_pass {
   [[nodiscard]] ADDLOSS_HOST_DEVICE auto row(int /*part*/, std::int64_t row) const {
     auto const pair =
         Coefficients::at(schedule.at(timesteps.data[row * timesteps.row_stride]));
-    return combination_row<arithmetic>{static_cast<arithmetic>(pair.noisy),
-                                       static_cast<arithmetic>(pair.prediction)};
+    return combination_row<arithmetic, 2>{
+        {static_cast<arithmetic>(pair.noisy), static_cast<arithmetic>(pair.prediction)}};
   }
   ADDLOSS_HOST_DEVICE double finish_row(int /*part*/, std::int64_t /*row*/,
                                         double const* /*sums*/) const {
