@@ -241,8 +241,8 @@ struct block_runner {
                                                  std::int64_t first, std::int64_t last,
                                                  accumulators lanes, Elements const*... from) {
     for (int offset = 0; offset < static_cast<int>(last - first); offset += width) {
-      int const count = static_cast<int>(at_most(last - first - offset, width));
-      unsigned const step = static_cast<unsigned>(offset % lane_count / width);
+      auto const count = static_cast<int>(at_most(last - first - offset, width));
+      auto const step = static_cast<unsigned>(offset % lane_count / width);
       pack const operand[] = {load_padded(from + offset, count)...};
       auto const result = element(operand);
       if constexpr (Store != store_kind::none) {

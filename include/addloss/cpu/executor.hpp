@@ -29,16 +29,19 @@ struct pass_runner {
   static constexpr unsigned outputs = Pass::output_count;
   static constexpr unsigned sums = Pass::sum_count;
   static constexpr unsigned tallies = Pass::tally_count;
-  using totals = element_totals<sums + tallies + 1>;
+  using totals = element_totals<Pass::total_count>;
 
   Pass const& pass;
   cpu_context const& context;
 
   void run() const {
-    totals all[Pass::max_parts];
+    double all[Pass::max_parts][Pass::total_count];
     double values[Pass::max_parts];
-    for (int part = 0; part < pass.parts(); ++part) all[part] = run_part(part, values[part]);
-    pass.finish(all[0].value, values);
+    for (int part = 0; part < pass.parts(); ++part) {
+      totals const result = run_part(part, values[part]);
+      for (unsigned i = 0; i < Pass::total_count; ++i) all[part][i] = result.value[i];
+    }
+    pass.finish(all, values);
   }
 
  private:

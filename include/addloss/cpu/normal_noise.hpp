@@ -56,7 +56,7 @@ ADDLOSS_INLINE void fill_normals(random_key const& key, std::uint32_t sample, st
   using wide = simd_bits::wide;
   constexpr int width = simd_bits::width;
   wide even{};
-  for (int lane = 0; lane < width / 2; ++lane) even[lane] = static_cast<std::uint64_t>(2 * lane);
+  for (int lane = 0; lane < width / 2; ++lane) even[lane] = 2 * static_cast<std::uint64_t>(lane);
   auto const first_block = static_cast<std::uint32_t>(group * 16);
   for (int offset = 0; offset < 16; offset += width) {
     // Even blocks in chain 0, odd ones in chain 1: 64-bit lanes hold one 32-bit word each.

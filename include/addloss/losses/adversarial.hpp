@@ -220,15 +220,17 @@ struct adversarial_pass {
     writer.write_sample(row, part == 0, value);
     return value;
   }
-  ADDLOSS_HOST_DEVICE void finish(double const* totals, double const* values) const {
+  ADDLOSS_HOST_DEVICE void finish(double const (*totals)[total_count],
+                                  double const* values) const {
     double total = 0;
     double count = 0;
     for (int part = 0; part < sides * heads; ++part) {
-      double const* const sum = totals + static_cast<unsigned>(part) * total_count;
+      double const* const sum = totals[part];
       total += values[part];
       count += sum[total_count - 1];
       if (statistics != nullptr) {
-        auto const size = static_cast<double>(samples * tokens[part / sides]);
+        std::int64_t const logits = samples * tokens[part / sides];
+        auto const size = static_cast<double>(logits);
         logit_statistics const result{sum[1] / size, sum[2] / size, sum[3] / size,
                                       static_cast<std::int64_t>(sum[total_count - 1])};
         if (Generator || part % sides == 1) {

@@ -80,6 +80,7 @@ struct distillation_pass_base {
   static constexpr unsigned output_count = 1;
   static constexpr unsigned sum_count = 1;
   static constexpr unsigned tally_count = 0;
+  static constexpr unsigned total_count = sum_count + tally_count + 1;
   static constexpr unsigned max_parts = 1;
 
   part_extent size;
@@ -104,8 +105,9 @@ struct distillation_pass_base {
     writer.write_sample(row, true, value);
     return value;
   }
-  ADDLOSS_HOST_DEVICE void finish(double const* totals, double const* values) const {
-    writer.write(values[0], totals[1]);
+  ADDLOSS_HOST_DEVICE void finish(double const (*totals)[total_count],
+                                  double const* values) const {
+    writer.write(values[0], totals[0][1]);
   }
 };
 

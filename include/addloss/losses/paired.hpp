@@ -116,11 +116,12 @@ struct pair_pass {
     writer.write_sample(row, part == 0, value);
     return value;
   }
-  ADDLOSS_HOST_DEVICE void finish(double const* totals, double const* values) const {
+  ADDLOSS_HOST_DEVICE void finish(double const (*totals)[total_count],
+                                  double const* values) const {
     double total = 0;
     double count = 0;
     for (int part = 0; part < heads; ++part) {
-      double const* const sum = totals + static_cast<unsigned>(part) * total_count;
+      double const* const sum = totals[part];
       total += values[part];
       count += sum[total_count - 1];
       if (statistics != nullptr) {

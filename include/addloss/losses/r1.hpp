@@ -53,6 +53,7 @@ struct r1_pass {
   static constexpr unsigned output_count = 1;
   static constexpr unsigned sum_count = 1;
   static constexpr unsigned tally_count = 0;
+  static constexpr unsigned total_count = sum_count + tally_count + 1;
   static constexpr unsigned max_parts = max_heads;
 
   int heads;
@@ -84,13 +85,14 @@ struct r1_pass {
     writer.write_sample(row, part == 0, value);
     return value;
   }
-  ADDLOSS_HOST_DEVICE void finish(double const* totals, double const* values) const {
+  ADDLOSS_HOST_DEVICE void finish(double const (*totals)[total_count],
+                                  double const* values) const {
     double total = 0;
     double count = 0;
     for (int part = 0; part < heads; ++part) {
       total += values[part];
-      count += totals[2 * part + 1];
-      if (penalties != nullptr) penalties[part] = totals[2 * part] / static_cast<double>(samples);
+      count += totals[part][1];
+      if (penalties != nullptr) penalties[part] = totals[part][0] / static_cast<double>(samples);
     }
     writer.write(total, count);
   }

@@ -102,6 +102,7 @@ struct step_pass {
   static constexpr unsigned output_count = 1;
   static constexpr unsigned sum_count = 0;
   static constexpr unsigned tally_count = 0;
+  static constexpr unsigned total_count = sum_count + tally_count + 1;
   static constexpr unsigned max_parts = 1;
 
   part_extent size;
@@ -142,7 +143,8 @@ struct step_pass {
                                         double const* /*totals*/) const {
     return 0;
   }
-  ADDLOSS_HOST_DEVICE void finish(double const* /*totals*/, double const* /*values*/) const {}
+  ADDLOSS_HOST_DEVICE void finish(double const (* /*totals*/)[total_count],
+                                  double const* /*values*/) const {}
 };
 
 /// Refuses an empty sequence, one that turns back, and steps without noise but for a last one.

@@ -49,6 +49,7 @@ struct combination_pass {
   static constexpr unsigned output_count = 1;
   static constexpr unsigned sum_count = 0;
   static constexpr unsigned tally_count = 0;
+  static constexpr unsigned total_count = sum_count + tally_count + 1;
   static constexpr unsigned max_parts = 1;
 
   part_extent size;
@@ -82,7 +83,8 @@ struct combination_pass {
                                         double const* /*sums*/) const {
     return 0;
   }
-  ADDLOSS_HOST_DEVICE void finish(double const* /*sums*/, double const* /*values*/) const {}
+  ADDLOSS_HOST_DEVICE void finish(double const (* /*totals*/)[total_count],
+                                  double const* /*values*/) const {}
 };
 
 /// (alpha, sigma), (-sigma, alpha), ...: what each verb multiplies its two operands with.

@@ -19,10 +19,9 @@
 ///       template <class V> result operator()(V const (&x)[operand_count]) const,
 ///                          result: element_result<V, sum_count, output_count, tally_count>
 ///   finish_row(part, row, double const* totals) -> double   the row's weighted loss
-///   finish(double const* totals, double const* values)   last, once: totals over all rows,
-///                               totals[part * total_count + i], first the sums of a part, then its
-///                               tallies, then the number of its non-finite elements;
-///                               values[part] is the sum of finish_row
+///   finish(totals, values)      last, once: double const (*totals)[total_count], the totals of each
+///                               part over all rows: its sums, its tallies, the number of its
+///                               non-finite elements; values[part] is the sum of finish_row
 ///
 /// Summation tree. Sums are formed in double from blocks of `block_size` elements; inside a block
 /// in the arithmetic type, in 16 lanes (element i belongs to lane i mod 16, four elements of a lane
@@ -104,7 +103,9 @@ struct element_result {
 };
 
 template <class P>
-concept fused_pass = std::is_trivially_copyable_v<P> && requires(P const p, double const* sums) {
+concept fused_pass =
+    std::is_trivially_copyable_v<P> &&
+    requires(P const p, double const* sums, double const (*totals)[P::total_count]) {
   typename P::arithmetic;
   { P::operand_count } -> std::convertible_to<unsigned>;
   { P::output_count } -> std::convertible_to<unsigned>;
@@ -115,7 +116,7 @@ concept fused_pass = std::is_trivially_copyable_v<P> && requires(P const p, doub
   p.row(0, std::int64_t{});
   { P::max_parts } -> std::convertible_to<unsigned>;
   { p.finish_row(0, std::int64_t{}, sums) } -> std::same_as<double>;
-  p.finish(sums, sums);
+  p.finish(totals, sums);
 };
 
 }  // namespace addloss

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
 #include <type_traits>
 
@@ -22,7 +23,7 @@ namespace detail {
 
 /// A number of [0, 1) with 53 bits, from word pair 0 or 1 of block 0 of a sample.
 ADDLOSS_HOST_DEVICE constexpr double uniform_at(random_key const& key, std::uint32_t sample,
-                                                int pair) {
+                                                std::size_t pair) {
   philox_block const block = philox4x32_10(key, sample, 0);
   std::uint64_t const bits =
       std::uint64_t{block.word[2 * pair]} << 32 | block.word[2 * pair + 1];
