@@ -41,7 +41,7 @@ ADDLOSS_HOST_DEVICE constexpr bool is_finite(T x) {
 
 template <arithmetic_scalar T>
 ADDLOSS_HOST_DEVICE constexpr T abs(T x) {
-  return x < T(0) ? -x : x;
+  return x < T(0) ? -x : x + T(0);  // + 0 turns -0 into 0
 }
 
 template <arithmetic_scalar T>

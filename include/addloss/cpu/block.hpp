@@ -283,17 +283,17 @@ struct block_runner {
     }
   }
 
-  /// Sums the 16 lanes that begin at `from`, which hold numbers of type `T`.
+  /// Sums the 16 lanes that begin at `from`, which hold numbers of type `T`, in double: lane i and
+  /// lane i + 8 first, then i + 4, i + 2, i + 1.
   template <class T>
   static ADDLOSS_INLINE double sum_lanes(void const* from) {
-    T lanes[lane_count];
-    std::memcpy(lanes, from, sizeof lanes);
-    double wide[lane_count];
-    for (int lane = 0; lane < lane_count; ++lane) wide[lane] = static_cast<double>(lanes[lane]);
-    for (int half = lane_count / 2; half > 0; half /= 2) {
-      for (int lane = 0; lane < half; ++lane) wide[lane] += wide[lane + half];
-    }
-    return wide[0];
+    typedef T narrow_lanes __attribute__((vector_size(lane_count / 2 * sizeof(T))));
+    typedef double wide_lanes __attribute__((vector_size(lane_count / 2 * sizeof(double))));
+    narrow_lanes half[2];
+    std::memcpy(half, from, sizeof half);
+    wide_lanes const sum = __builtin_convertvector(half[0], wide_lanes) +
+                           __builtin_convertvector(half[1], wide_lanes);
+    return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
   }
 
   /// Elements whose first operand, or whose loss, is infinite or NaN.
