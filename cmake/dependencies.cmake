@@ -15,17 +15,19 @@ if(ADDLOSS_OPENMP)
   endif()
 endif()
 
-find_package(Eigen3 3.3 QUIET CONFIG)
+# No version: Eigen 5 refuses a request for 3.
+find_package(Eigen3 QUIET CONFIG)
 find_package(xtensor QUIET CONFIG)
 
 # Headers that include a third party's: the header (below include/addloss) and the target that
 # brings what it needs. Where the target is missing, neither header nor its test is compiled.
 # Every header that is not listed must compile with the standard library alone.
 set(ADDLOSS_HEADER_NEEDS
-    "adapters/eigen.hpp    Eigen3::Eigen"
-    "adapters/xtensor.hpp  xtensor"
-    "adapters/dlpack.hpp   dlpack::dlpack"
-    "adapters/torch.hpp    torch")
+    "adapters/eigen.hpp         Eigen3::Eigen"
+    "adapters/eigen_tensor.hpp  Eigen3::Eigen"
+    "adapters/xtensor.hpp       xtensor"
+    "adapters/dlpack.hpp        dlpack::dlpack"
+    "adapters/torch.hpp         torch")
 find_package(dlpack QUIET CONFIG)
 if(TARGET dlpack AND NOT TARGET dlpack::dlpack)
   add_library(dlpack::dlpack ALIAS dlpack)

@@ -1,4 +1,4 @@
-// EXPECT: tensor_like
+// EXPECT: (of|satisfy) '(addloss::)?tensor_like
 // SPDX-License-Identifier: MIT
 /// A tensor that owns its memory and would be gone before it is read.
 #include <vector>

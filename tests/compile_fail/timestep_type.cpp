@@ -1,4 +1,4 @@
-// EXPECT: tensor_in
+// EXPECT: (of|because) '(addloss::)?tensor_in
 // SPDX-License-Identifier: MIT
 /// Timesteps whose type is not the schedule's.
 #include <cstdint>

@@ -1,4 +1,4 @@
-// EXPECT: value_output
+// EXPECT: (of|because) '(addloss::)?value_output
 // SPDX-License-Identifier: MIT
 /// Losses of single samples into memory that cannot be written.
 #include <cstdint>

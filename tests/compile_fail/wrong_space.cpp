@@ -1,4 +1,4 @@
-// EXPECT: runs_in
+// EXPECT: (of|because) '(addloss::)?runs_in
 // SPDX-License-Identifier: MIT
 /// A loss on device memory, evaluated on the CPU.
 #include <cstdint>

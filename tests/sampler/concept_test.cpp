@@ -65,7 +65,7 @@ TEST_CASE("uniform numbers are the 53 high bits of two words") {
   random_key const key{.seed = 3, .step = 4, .stream = 5, .first_sample = 6};
   for (std::uint32_t sample = 0; sample < 1000; ++sample) {
     auto const block = addloss::philox4x32_10(key, sample, 0);
-    for (int pair = 0; pair < 2; ++pair) {
+    for (std::size_t pair = 0; pair < 2; ++pair) {
       long double const exact =
           static_cast<long double>(block.word[2 * pair]) * 0x1p-32L +
           static_cast<long double>(block.word[2 * pair + 1]) * 0x1p-64L;

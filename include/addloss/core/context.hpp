@@ -18,6 +18,10 @@ struct executor;
 template <class C>
 concept context = requires { typename C::space; };
 
+/// A context that a back end has been included for.
+template <class C>
+concept has_executor = context<C> && requires { sizeof(executor<C>); };
+
 inline namespace ADDLOSS_ISA_NAMESPACE {
 
 /// The calling CPU. Calls return when their work is done; they allocate nothing and have no state.

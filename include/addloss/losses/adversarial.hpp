@@ -60,7 +60,8 @@ ADDLOSS_HOST_DEVICE ADDLOSS_INLINE value_grad<V> softplus(V x) {
   V const decay = exp(-abs(x));  // in [0, 1]
   V const sigmoid = select(x < V(0), decay, V(1)) / (V(1) + decay);
   // `x < 0 ? 0 : x` keeps NaN.
-  return {select(x < V(0), V(0), x) + log1p(decay), sigmoid};
+  V const value = select(x < V(0), V(0), x) + log1p(decay);
+  return {value, keep_nan(sigmoid, value)};
 }
 
 }  // namespace detail
@@ -270,6 +271,8 @@ struct bound_adversarial {
     pass_type result{};
     result.heads = detail::check_heads(function, "fake", fake.size());
     detail::check_same_heads(function, "real", real.size(), Generator ? 0 : fake.size());
+    // They would be left unwritten.
+    if (Generator) detail::check_same_heads(function, "gradients.real", grad.real.size(), 0);
     if (!settings.statistics.empty()) {
       detail::check_same_heads(function, "statistics", settings.statistics.size(), fake.size());
     }
@@ -280,12 +283,13 @@ struct bound_adversarial {
       auto const k = static_cast<std::size_t>(head);
       result.tokens[head] = fake[k].row_size;
       int const part = pass_type::sides * head;
+      // First the fakes, whose shapes are the measure of the reals.
+      add_part(function, "fake", "gradients.fake", head, fake, grad.fake, grad.accumulate, result,
+               part + pass_type::sides - 1);
       if constexpr (!Generator) {
         add_part(function, "real", "gradients.real", head, real, grad.real, grad.accumulate,
                  result, part);
       }
-      add_part(function, "fake", "gradients.fake", head, fake, grad.fake, grad.accumulate, result,
-               part + pass_type::sides - 1);
     }
     result.writer = detail::check_output<Reduction>(function, value, result.samples,
                                                     settings.non_finite);

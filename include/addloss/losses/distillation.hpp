@@ -29,7 +29,7 @@ namespace addloss {
 
 /// What the teacher said about x_t = alpha student + sigma noise. `T`: storage type.
 /// The guided prediction is p = u + s (c - u) (some code writes c + s (c - u); s differs by one).
-template <class T, class Space = host_space>
+template <storage_scalar T, class Space = host_space>
 struct teacher_predictions {
   noise_source<T, Space> noise{};       ///< the noise in x_t: stored, or normal_noise{key}
   rows<T const, Space> conditional{};   ///< c
@@ -114,7 +114,7 @@ struct distillation_pass_base {
 }  // namespace detail
 
 /// distillation from a target, bound to its inputs; made by `distillation`.
-template <class Loss, noise_schedule Schedule, class X, class Y, class Space>
+template <class Loss, noise_schedule Schedule, storage_scalar X, storage_scalar Y, class Space>
 struct target_distillation {
   using space = Space;
   using arithmetic = arithmetic_t<X>;
@@ -190,8 +190,8 @@ struct target_distillation {
 
 /// distillation from the teacher's raw predictions, bound to its inputs; made by
 /// `distillation::from_teacher`. The target is never stored.
-template <class Loss, prediction_type Prediction, noise_schedule Schedule, class X, class Y,
-          class Space>
+template <class Loss, prediction_type Prediction, noise_schedule Schedule, storage_scalar X,
+          storage_scalar Y, class Space>
 struct teacher_distillation {
   using space = Space;
   using arithmetic = arithmetic_t<X>;

@@ -79,7 +79,7 @@ concept value_output = requires(Out&& out) {
 };
 
 template <class Context, class Loss>
-concept runs_in = context<Context> && bound_loss<Loss> &&
+concept runs_in = has_executor<Context> && bound_loss<Loss> &&
                   std::same_as<typename Context::space, typename Loss::space>;
 
 template <batch_reduction Reduction = mean, context Context, bound_loss Loss,

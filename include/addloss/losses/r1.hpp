@@ -37,6 +37,10 @@ struct r1_options {
 
 namespace detail {
 
+constexpr void check_interval(char const* function, int interval) {
+  if (interval < 1) fail(function, "interval", text() << "at least 1", text() << interval);
+}
+
 template <class A>
 struct square_row {
   A gradient_weight;
@@ -121,7 +125,7 @@ struct bound_r1 {
     using detail::fail;
     using detail::text;
     if (!(gamma >= 0)) fail(function, "gamma", text() << "a number >= 0", text() << gamma);
-    if (interval < 1) fail(function, "interval", text() << "at least 1", text() << interval);
+    detail::check_interval(function, interval);
     int const heads = detail::check_heads(function, "features", features.size());
     if (!settings.penalties.empty()) {
       detail::check_same_heads(function, "penalties", settings.penalties.size(), features.size());
@@ -164,7 +168,10 @@ struct r1 {
   double factor = 1;    ///< 1 (ADD), or 0.5 (Mescheder et al.)
   int interval = 1;     ///< steps between penalties, >= 1
 
-  [[nodiscard]] constexpr bool due(std::int64_t step) const { return step % interval == 0; }
+  [[nodiscard]] constexpr bool due(std::int64_t step) const {
+    detail::check_interval("r1::due", interval);
+    return step % interval == 0;
+  }
 
   /// Binds the feature gradients of K heads: `r1{}.on<float>(gradients)`.
   template <storage_scalar T, class Space = host_space>

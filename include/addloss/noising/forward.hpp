@@ -87,65 +87,90 @@ struct combination_pass {
                                   double const* /*values*/) const {}
 };
 
-/// (alpha, sigma), (-sigma, alpha), ...: what each verb multiplies its two operands with.
+/// (alpha, sigma), (-sigma, alpha), ...: what each verb multiplies its two operands with, and a check
+/// of the levels where it has none.
 struct forward_coefficients {
+  static constexpr bool has_pole = false;
   static ADDLOSS_HOST_DEVICE constexpr prediction_coefficients at(noise_level level) {
     return {level.alpha, level.sigma};
   }
 };
 struct velocity_coefficients {
+  static constexpr bool has_pole = false;
   static ADDLOSS_HOST_DEVICE constexpr prediction_coefficients at(noise_level level) {
     return {-level.sigma, level.alpha};
   }
 };
 template <prediction_type P>
 struct sample_coefficients {
+  static constexpr bool has_pole = P::has_pole;
+  static void check(char const* function, noise_level level, std::int64_t sample, double time) {
+    check_pole(function, level, sample, time);
+  }
   static ADDLOSS_HOST_DEVICE constexpr prediction_coefficients at(noise_level level) {
     return P::sample(level);
   }
 };
 template <prediction_type P>
 struct epsilon_coefficients {
+  static constexpr bool has_pole = std::same_as<P, sample_prediction>;
+  static void check(char const* function, noise_level level, std::int64_t sample, double time) {
+    if (level.sigma == 0) {
+      fail(function, argument_name("timesteps", sample),
+           "sigma > 0: a sample prediction determines no eps at sigma = 0",
+           text() << "timestep " << time << ", where sigma = 0");
+    }
+  }
   static ADDLOSS_HOST_DEVICE constexpr prediction_coefficients at(noise_level level) {
     return P::epsilon(level);
   }
 };
 
-template <class Coefficients, class Context, class Schedule, class X, class Y, class Out,
-          class Space, class Time>
+template <class Tensor>
+using value_of = typename view_of<Tensor>::value_type;
+
+/// The storage type of a noise argument; that of generated noise is not used.
+template <class Noise>
+struct stored_noise {
+  using type = value_of<Noise>;
+};
+template <>
+struct stored_noise<normal_noise> {
+  using type = float;
+};
+
+/// Checks the arguments of a verb and runs it.
+template <class Coefficients, class Context, class Schedule, class First, class Second, class Time,
+          class Out>
 void combine(char const* function, Context const& ctx, Schedule const& schedule,
-             argument_name first_name, rows<X const, Space> const& first, argument_name second_name,
-             noise_source<Y, Space> const& second, rows<Time const, Space> const& timesteps,
-             rows<Out, Space> const& out) {
+             argument_name first_name, First&& first_tensor, argument_name second_name,
+             Second&& second_tensor, Time&& time_tensor, Out&& out_tensor) {
+  using space = typename Context::space;
+  using second_type = typename stored_noise<std::remove_cvref_t<Second>>::type;
+  rows<value_of<First> const, space> const first(as_view(first_tensor));
+  noise_source<second_type, space> const second(second_tensor);
+  rows<typename Schedule::time_type const, space> const timesteps(as_view(time_tensor));
+  rows<value_of<Out>, space> const out(as_view(out_tensor));
   check_rows(function, first_name, first);
   check_noise(function, second_name, second, first_name, first);
   check_timesteps(function, schedule, timesteps, first.count);
-  check_same_rows(function, "out", out, first_name, first);
-  check_distinct_rows(function, "out", out);
-  executor<Context>::run(ctx, combination_pass<Coefficients, Schedule, X, Y, Out>{
-                                  {first.count, first.row_size},
-                                  schedule,
-                                  stored_rows(first),
-                                  second.operand(),
-                                  {out.data, out.row_stride, store_mode::overwrite},
-                                  stored_rows(timesteps)});
-}
-
-template <class P, class Schedule, class Time, class Space>
-void check_poles(char const* function, Schedule const& schedule,
-                 rows<Time const, Space> const& timesteps) {
-  check_rows(function, "timesteps", timesteps);
-  if constexpr (P::has_pole && std::same_as<Space, host_space>) {
+  if constexpr (Coefficients::has_pole && std::same_as<space, host_space>) {
     for (std::int64_t b = 0; b < timesteps.count; ++b) {
-      Time const t = timesteps.data[b * timesteps.row_stride];
-      schedule.check(function, b, t);
-      check_pole(function, schedule.at(t), b, static_cast<double>(t));
+      auto const t = timesteps.data[b * timesteps.row_stride];
+      Coefficients::check(function, schedule.at(t), b, static_cast<double>(t));
     }
   }
+  check_same_rows(function, "out", out, first_name, first);
+  check_distinct_rows(function, "out", out);
+  executor<Context>::run(
+      ctx, combination_pass<Coefficients, Schedule, value_of<First>, second_type, value_of<Out>>{
+               {first.count, first.row_size},
+               schedule,
+               stored_rows(first),
+               second.operand(),
+               {out.data, out.row_stride, store_mode::overwrite},
+               stored_rows(timesteps)});
 }
-
-template <class Tensor>
-using value_of = typename view_of<Tensor>::value_type;
 
 }  // namespace detail
 
@@ -154,71 +179,55 @@ template <class Noise, class Space>
 concept noise_like = std::same_as<std::remove_cvref_t<Noise>, normal_noise> ||
                      (tensor_like<Noise> && std::same_as<typename view_of<Noise>::space, Space>);
 
+/// A tensor in the memory of `Context`.
+template <class Tensor, class Context>
+concept tensor_of =
+    tensor_like<Tensor> && std::same_as<typename view_of<Tensor>::space, typename Context::space> &&
+    storage_scalar<typename view_of<Tensor>::value_type>;
+
+/// The times of a batch for `Schedule`, in the memory of `Context`.
+template <class Tensor, class Schedule, class Context>
+concept times_of =
+    tensor_in<Tensor, typename Schedule::time_type const, typename Context::space>;
+
 /// x_t = alpha x_0 + sigma eps.
-template <context Context, noise_schedule Schedule, tensor_like X0, tensor_like Time,
-          noise_like<typename Context::space> Noise, tensor_like Out>
+template <has_executor Context, noise_schedule Schedule, tensor_of<Context> X0,
+          times_of<Schedule, Context> Time, noise_like<typename Context::space> Noise,
+          tensor_of<Context> Out>
 void add_noise(Context const& ctx, Schedule const& schedule, X0&& x0, Time&& timesteps,
                Noise&& noise, Out&& out) {
-  using space = typename Context::space;
-  using x = detail::value_of<X0>;
-  using time = typename Schedule::time_type;
-  using result = detail::value_of<Out>;
-  auto const stored_type = [] {
-    if constexpr (std::same_as<std::remove_cvref_t<Noise>, normal_noise>) {
-      return float{};
-    } else {
-      return detail::value_of<Noise>{};
-    }
-  };
-  detail::combine<detail::forward_coefficients>(
-      "add_noise", ctx, schedule, "x0", rows<x const, space>(as_view(x0)), "noise",
-      noise_source<decltype(stored_type()), space>(noise),
-      rows<time const, space>(as_view(timesteps)), rows<result, space>(as_view(out)));
+  detail::combine<detail::forward_coefficients>("add_noise", ctx, schedule, "x0", x0, "noise",
+                                                noise, timesteps, out);
 }
 
 /// v = alpha eps - sigma x_0.
-template <context Context, noise_schedule Schedule, tensor_like X0, tensor_like Time,
-          tensor_like Noise, tensor_like Out>
+template <has_executor Context, noise_schedule Schedule, tensor_of<Context> X0,
+          times_of<Schedule, Context> Time, noise_like<typename Context::space> Noise,
+          tensor_of<Context> Out>
 void velocity(Context const& ctx, Schedule const& schedule, X0&& x0, Time&& timesteps,
               Noise&& noise, Out&& out) {
-  using space = typename Context::space;
-  using time = typename Schedule::time_type;
-  detail::combine<detail::velocity_coefficients>(
-      "velocity", ctx, schedule, "x0", rows<detail::value_of<X0> const, space>(as_view(x0)),
-      "noise", noise_source<detail::value_of<Noise>, space>(noise),
-      rows<time const, space>(as_view(timesteps)),
-      rows<detail::value_of<Out>, space>(as_view(out)));
+  detail::combine<detail::velocity_coefficients>("velocity", ctx, schedule, "x0", x0, "noise",
+                                                 noise, timesteps, out);
 }
 
 /// x_0 from x_t and a prediction of type P.
-template <prediction_type P, context Context, noise_schedule Schedule, tensor_like Noisy,
-          tensor_like Time, tensor_like Prediction, tensor_like Out>
+template <prediction_type P, has_executor Context, noise_schedule Schedule,
+          tensor_of<Context> Noisy, times_of<Schedule, Context> Time,
+          tensor_of<Context> Prediction, tensor_of<Context> Out>
 void to_sample(P /*type*/, Context const& ctx, Schedule const& schedule, Noisy&& noisy,
                Time&& timesteps, Prediction&& prediction, Out&& out) {
-  using space = typename Context::space;
-  using time = typename Schedule::time_type;
-  rows<time const, space> const times(as_view(timesteps));
-  detail::check_poles<P>("to_sample", schedule, times);
-  detail::combine<detail::sample_coefficients<P>>(
-      "to_sample", ctx, schedule, "noisy",
-      rows<detail::value_of<Noisy> const, space>(as_view(noisy)), "prediction",
-      noise_source<detail::value_of<Prediction>, space>(prediction), times,
-      rows<detail::value_of<Out>, space>(as_view(out)));
+  detail::combine<detail::sample_coefficients<P>>("to_sample", ctx, schedule, "noisy", noisy,
+                                                  "prediction", prediction, timesteps, out);
 }
 
 /// eps from x_t and a prediction of type P.
-template <prediction_type P, context Context, noise_schedule Schedule, tensor_like Noisy,
-          tensor_like Time, tensor_like Prediction, tensor_like Out>
+template <prediction_type P, has_executor Context, noise_schedule Schedule,
+          tensor_of<Context> Noisy, times_of<Schedule, Context> Time,
+          tensor_of<Context> Prediction, tensor_of<Context> Out>
 void to_epsilon(P /*type*/, Context const& ctx, Schedule const& schedule, Noisy&& noisy,
                 Time&& timesteps, Prediction&& prediction, Out&& out) {
-  using space = typename Context::space;
-  using time = typename Schedule::time_type;
-  detail::combine<detail::epsilon_coefficients<P>>(
-      "to_epsilon", ctx, schedule, "noisy",
-      rows<detail::value_of<Noisy> const, space>(as_view(noisy)), "prediction",
-      noise_source<detail::value_of<Prediction>, space>(prediction),
-      rows<time const, space>(as_view(timesteps)),
-      rows<detail::value_of<Out>, space>(as_view(out)));
+  detail::combine<detail::epsilon_coefficients<P>>("to_epsilon", ctx, schedule, "noisy", noisy,
+                                                   "prediction", prediction, timesteps, out);
 }
 
 }  // namespace addloss

@@ -57,7 +57,7 @@ struct output_rows {
 }  // namespace detail
 
 /// A noise argument: a stored tensor, or `normal_noise{key}` to generate it.
-template <class T, class Space = host_space>
+template <storage_scalar T, class Space = host_space>
 struct noise_source {
   rows<T const, Space> tensor;
   random_key key;

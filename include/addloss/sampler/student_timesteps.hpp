@@ -56,6 +56,11 @@ class student_timesteps {
   }
 
   static student_timesteps turbo(std::int64_t n, std::int64_t train_timesteps = 1000) {
+    if (n > 10) {
+      detail::fail("student_timesteps::turbo", "n",
+                   detail::text() << "1 to 10, as steps lie a tenth of the schedule apart",
+                   detail::text() << n);
+    }
     return spaced("student_timesteps::turbo", n, train_timesteps, [&](std::int64_t i) {
       return train_timesteps - 1 - (n - 1 - i) * (train_timesteps / 10);
     });
@@ -107,6 +112,8 @@ class student_timesteps {
   }
 
  private:
+  student_timesteps() = default;  // an empty set has nothing to draw
+
   template <class Timestep>
   static student_timesteps spaced(char const* function, std::int64_t n, std::int64_t timesteps,
                                   Timestep timestep) {
