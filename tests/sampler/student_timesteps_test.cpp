@@ -126,7 +126,8 @@ TEST_CASE("bad counts of spaced timesteps are refused") {
         "student_timesteps::turbo: train_timesteps (expected at least n = 2, got 1)");
   // A tenth of the schedule apart: 11 do not fit.
   CHECK(turbo(11, 1000) ==
-        "student_timesteps: timesteps (expected numbers >= 0, got -1 at index 0)");
+        "student_timesteps::turbo: n (expected 1 to 10, as steps lie a tenth of the schedule apart, "
+        "got 11)");
 }
 
 TEST_CASE("draws are uniform over the set") {
