@@ -46,12 +46,18 @@ Drop the flag, or define ADDLOSS_ALLOW_FAST_MATH to give up all promises about N
 #else
 #define ADDLOSS_DETAIL_FMA nofma
 #endif
+#if defined(__F16C__)
+#define ADDLOSS_DETAIL_F16C f16c
+#else
+#define ADDLOSS_DETAIL_F16C nof16c
+#endif
 #if defined(_OPENMP)
 #define ADDLOSS_DETAIL_OPENMP openmp
 #else
 #define ADDLOSS_DETAIL_OPENMP serial
 #endif
-#define ADDLOSS_DETAIL_JOIN(a, b, c, d) a##b##_##c##_##d
-#define ADDLOSS_DETAIL_TAG(a, b, c, d) ADDLOSS_DETAIL_JOIN(a, b, c, d)
-#define ADDLOSS_ISA_NAMESPACE \
-  ADDLOSS_DETAIL_TAG(simd, ADDLOSS_SIMD_BYTES, ADDLOSS_DETAIL_FMA, ADDLOSS_DETAIL_OPENMP)
+#define ADDLOSS_DETAIL_JOIN(a, b, c, d, e) a##b##_##c##_##d##_##e
+#define ADDLOSS_DETAIL_TAG(a, b, c, d, e) ADDLOSS_DETAIL_JOIN(a, b, c, d, e)
+#define ADDLOSS_ISA_NAMESPACE                                                              \
+  ADDLOSS_DETAIL_TAG(simd, ADDLOSS_SIMD_BYTES, ADDLOSS_DETAIL_FMA, ADDLOSS_DETAIL_F16C, \
+                     ADDLOSS_DETAIL_OPENMP)

@@ -12,80 +12,12 @@
 
 #include <addloss/core/simd.hpp>
 #include <addloss/cpu/normal_noise.hpp>
+#include <addloss/cpu/storage.hpp>
 #include <addloss/reduce/operand.hpp>
 #include <addloss/reduce/pass.hpp>
 
 namespace addloss::detail {
 inline namespace ADDLOSS_ISA_NAMESPACE {
-
-/// Half types convert through float.
-template <class A, class T>
-ADDLOSS_INLINE A widen(T x) {
-  if constexpr (arithmetic_scalar<T>) {
-    return static_cast<A>(x);
-  } else {
-    return static_cast<A>(static_cast<float>(x));
-  }
-}
-
-template <class T, class A>
-ADDLOSS_INLINE T narrow(A x) {
-  if constexpr (arithmetic_scalar<T>) {
-    return static_cast<T>(x);
-  } else {
-    return T(static_cast<float>(x));
-  }
-}
-
-template <class V, class T>
-ADDLOSS_INLINE V load_pack(T const* from) {
-  using value_type = typename V::value_type;
-  if constexpr (std::same_as<T, value_type>) {
-    return V::load(from);
-  } else {
-    V result;
-    for (int lane = 0; lane < V::width; ++lane) {
-      result.lanes[lane] = widen<value_type>(from[lane]);
-    }
-    return result;
-  }
-}
-
-template <class V, class T>
-ADDLOSS_INLINE void store_pack(T* to, V pack) {
-  if constexpr (std::same_as<T, typename V::value_type>) {
-    pack.store(to);
-  } else {
-    for (int lane = 0; lane < V::width; ++lane) to[lane] = narrow<T>(pack.lanes[lane]);
-  }
-}
-
-/// `to` must be aligned to the register.
-template <class V>
-ADDLOSS_INLINE void store_streaming(typename V::value_type* to, V pack) {
-#if defined(__clang__)
-  using vector = typename V::vector;
-  __builtin_nontemporal_store(pack.lanes, reinterpret_cast<vector*>(to));
-#elif defined(__SSE2__) && ADDLOSS_SIMD_BYTES == 16
-  if constexpr (sizeof(pack.lanes[0]) == 4) __builtin_ia32_movntps(to, pack.lanes);
-  else __builtin_ia32_movntpd(to, pack.lanes);
-#elif ADDLOSS_SIMD_BYTES == 32
-  if constexpr (sizeof(pack.lanes[0]) == 4) __builtin_ia32_movntps256(to, pack.lanes);
-  else __builtin_ia32_movntpd256(to, pack.lanes);
-#elif ADDLOSS_SIMD_BYTES == 64
-  if constexpr (sizeof(pack.lanes[0]) == 4) __builtin_ia32_movntps512(to, pack.lanes);
-  else __builtin_ia32_movntpd512(to, pack.lanes);
-#else
-  pack.store(to);
-#endif
-}
-
-/// Streaming stores are weakly ordered: other threads see them after a fence only.
-ADDLOSS_INLINE void finish_streaming() {
-#if defined(__SSE2__)
-  __builtin_ia32_sfence();
-#endif
-}
 
 /// One row of an operand: where the elements of a group can be read from.
 template <class T>
@@ -217,7 +149,7 @@ struct block_runner {
       if constexpr (Tallies > 0) {
 #pragma GCC unroll 8
         for (unsigned i = 0; i < Tallies; ++i) {
-            lanes.tally[i][step] += (result[0].tally[i].bits + result[1].tally[i].bits) +
+          lanes.tally[i][step] += (result[0].tally[i].bits + result[1].tally[i].bits) +
                                   (result[2].tally[i].bits + result[3].tally[i].bits);
         }
       }

@@ -38,7 +38,12 @@ struct simd_bits {
 
   /// Products of the low halves of 64-bit lanes.
   static ADDLOSS_INLINE wide product(wide a, wide b) {
-#if defined(__GNUC__) && !defined(__clang__) && ADDLOSS_SIMD_BYTES == 32
+#if defined(__GNUC__) && !defined(__clang__) && ADDLOSS_SIMD_BYTES == 64
+    // Written out, it becomes the much slower product of whole 64-bit lanes.
+    typedef int operand __attribute__((vector_size(64)));
+    typedef long long result __attribute__((vector_size(64)));
+    return (wide)__builtin_ia32_pmuludq512_mask((operand)a, (operand)b, result{}, 0xff);
+#elif defined(__GNUC__) && !defined(__clang__) && ADDLOSS_SIMD_BYTES == 32
     typedef int operand __attribute__((vector_size(32)));
     return (wide)__builtin_ia32_pmuludq256((operand)a, (operand)b);
 #elif defined(__GNUC__) && !defined(__clang__) && ADDLOSS_SIMD_BYTES == 16 && defined(__SSE2__)

@@ -95,9 +95,9 @@ template <batch_reduction Reduction = mean, context Context, bound_loss Loss>
   requires(runs_in<Context, Loss>)
 void grad(Context const& ctx, Loss const& loss, typename Loss::gradients const& gradients,
           typename Loss::options const& options = {}) {
-  detail::evaluate<Reduction>("grad", ctx, loss,
-                              typename Loss::template values<typename Loss::arithmetic>{}, gradients,
-                              options);
+  // Of double, whatever the loss computes in: one instantiation with a value in double.
+  detail::evaluate<Reduction>("grad", ctx, loss, typename Loss::template values<double>{},
+                              gradients, options);
 }
 
 template <batch_reduction Reduction = mean, context Context, bound_loss Loss,
