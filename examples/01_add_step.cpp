@@ -21,7 +21,7 @@ constexpr std::size_t batch = 32;
 constexpr std::size_t pixels = fashion_mnist::pixels;
 constexpr std::size_t head_count = 2;
 constexpr std::size_t channels = 16;  // a patch of 4 x 4 pixels
-constexpr std::size_t tokens = 49;    // 7 x 7 patches
+constexpr std::size_t tokens = 49;  // 7 x 7 patches
 
 using image_view = addloss::tensor_view<float, 4>;
 
@@ -35,8 +35,7 @@ struct image_batch {
 struct head_tensors {
   std::vector<std::vector<float>> data;
 
-  explicit head_tensors(std::size_t size)
-      : data(head_count, std::vector<float>(batch * size)) {}
+  explicit head_tensors(std::size_t size) : data(head_count, std::vector<float>(batch * size)) {}
   std::vector<addloss::rows<float>> rows() {
     std::vector<addloss::rows<float>> result;
     for (auto& tensor : data) {
@@ -74,8 +73,8 @@ struct linear_heads {
 
   void logits(image_view images, head_tensors& result) const {
     each([&](std::size_t k, std::size_t c, std::size_t token, std::size_t pixel) {
-      result.data[k][token] = (c == 0 ? 0 : result.data[k][token]) +
-                              weight[k][c] * images.data[pixel];
+      result.data[k][token] =
+          (c == 0 ? 0 : result.data[k][token]) + weight[k][c] * images.data[pixel];
     });
   }
   /// d (sum_l D_k) / d F, [B, C, L]: what R1 penalises. A linear head has it from its weights.
@@ -183,12 +182,13 @@ int run(std::string const& folder) {
   add_noise(ctx, schedule, fake, t, normal_noise{key(3)}, x_t);
   teacher(x_t, t, target);
   auto const distilled = objective.distillation(schedule, fake, target, t);
-  value_and_grad(ctx, objective.student<float>(fake_read, distilled),
-                 student_values<double>{.total = loss_g,
-                                      .adversarial = adversarial_term,
-                                      .distillation = distillation_term},
-                 {.logits = {.fake = fake_out}, .student = fake_gradient});
-  heads.backward(fake_logits_gradient, fake_gradient);  // into the image, then the student's weights
+  value_and_grad(
+      ctx, objective.student<float>(fake_read, distilled),
+      student_values<double>{
+          .total = loss_g, .adversarial = adversarial_term, .distillation = distillation_term},
+      {.logits = {.fake = fake_out}, .student = fake_gradient});
+  // Into the image; from there your framework goes on to the student's weights.
+  heads.backward(fake_logits_gradient, fake_gradient);
   // [step]
 
   double norm = 0;
@@ -204,10 +204,11 @@ int run(std::string const& folder) {
   std::printf("               |gradient|^2  %12.6f\n\n", norm);
   for (std::size_t k = 0; k < head_count; ++k) {
     auto const& [real_side, fake_side] = health[k];
-    std::printf("head %zu  real: mean %+.3f, %3.0f %% positive, %3.0f %% active"
-                "   fake: mean %+.3f, %3.0f %% positive, %3.0f %% active\n",
-                k, real_side.mean, 100 * real_side.positive, 100 * real_side.active,
-                fake_side.mean, 100 * fake_side.positive, 100 * fake_side.active);
+    std::printf(
+        "head %zu  real: mean %+.3f, %3.0f %% positive, %3.0f %% active"
+        "   fake: mean %+.3f, %3.0f %% positive, %3.0f %% active\n",
+        k, real_side.mean, 100 * real_side.positive, 100 * real_side.active, fake_side.mean,
+        100 * fake_side.positive, 100 * fake_side.active);
   }
   return 0;
 }

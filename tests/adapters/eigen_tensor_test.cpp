@@ -59,8 +59,7 @@ static_assert(std::same_as<view_of<fixed&>, tensor_view<float, 2>>);
 // Const variables, and maps of const memory, are only read.
 static_assert(std::same_as<view_of<row_major<float, 4> const&>, tensor_view<float const, 4>>);
 static_assert(std::same_as<view_of<fixed const&>, tensor_view<float const, 2>>);
-static_assert(
-    std::same_as<view_of<Eigen::TensorMap<row_major<float, 3>>&>, tensor_view<float, 3>>);
+static_assert(std::same_as<view_of<Eigen::TensorMap<row_major<float, 3>>&>, tensor_view<float, 3>>);
 static_assert(std::same_as<view_of<Eigen::TensorMap<row_major<float, 3>> const&>,
                            tensor_view<float const, 3>>);
 static_assert(std::same_as<view_of<Eigen::TensorMap<row_major<float, 3> const>&>,

@@ -72,8 +72,8 @@ static_assert(std::same_as<view_of<row_major<double, 3, 4>&>, tensor_view<double
 static_assert(std::same_as<view_of<Eigen::VectorXd&>, tensor_view<double, 1>>);
 static_assert(std::same_as<view_of<Eigen::RowVector3f&>, tensor_view<float, 1>>);
 static_assert(std::same_as<view_of<Eigen::ArrayXf&>, tensor_view<float, 1>>);
-static_assert(std::same_as<view_of<Eigen::Matrix<std::int64_t, Dynamic, 1>&>,
-                           tensor_view<std::int64_t, 1>>);
+static_assert(
+    std::same_as<view_of<Eigen::Matrix<std::int64_t, Dynamic, 1>&>, tensor_view<std::int64_t, 1>>);
 static_assert(std::same_as<view_of<row_major<addloss::half>&>, tensor_view<addloss::half, 2>>);
 
 // Const variables, and maps of const memory, are only read.
@@ -312,11 +312,10 @@ TEST_CASE("a column-major batch is refused, its transpose is not") {
   matrix gradient = matrix::Constant(2, 3, 7);
   double loss = 7;
   CHECK(text_of([&] {
-          addloss::value_and_grad(
-              addloss::cpu_context{},
-              addloss::distillation<>{}(addloss::rectified_flow{}, columns, columns,
-                                        addloss::view(&t, 1)),
-              loss, gradient);
+          addloss::value_and_grad(addloss::cpu_context{},
+                                  addloss::distillation<>{}(addloss::rectified_flow{}, columns,
+                                                            columns, addloss::view(&t, 1)),
+                                  loss, gradient);
         }) ==
         "value_and_grad: student (expected axes 1.. without gaps, got shape [2,3] with strides "
         "[1,2])");

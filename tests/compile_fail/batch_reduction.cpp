@@ -15,8 +15,8 @@ using over_batch = largest;
 #endif
 
 void use(float* student, float* target, double* timesteps, double& result) {
-  auto const loss = addloss::distillation<>{}(
-      addloss::rectified_flow{}, addloss::view(student, 2, 3), addloss::view(target, 2, 3),
-      addloss::view(timesteps, 2));
+  auto const loss =
+      addloss::distillation<>{}(addloss::rectified_flow{}, addloss::view(student, 2, 3),
+                                addloss::view(target, 2, 3), addloss::view(timesteps, 2));
   addloss::value<over_batch>(addloss::cpu_context{}, loss, result);
 }

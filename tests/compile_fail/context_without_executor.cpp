@@ -17,8 +17,8 @@ using context = abacus;
 #endif
 
 void use(float* student, float* target, double* timesteps, double& result) {
-  auto const loss = addloss::distillation<>{}(
-      addloss::rectified_flow{}, addloss::view(student, 2, 3), addloss::view(target, 2, 3),
-      addloss::view(timesteps, 2));
+  auto const loss =
+      addloss::distillation<>{}(addloss::rectified_flow{}, addloss::view(student, 2, 3),
+                                addloss::view(target, 2, 3), addloss::view(timesteps, 2));
   addloss::value(context{}, loss, result);
 }

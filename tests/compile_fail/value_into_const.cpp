@@ -20,8 +20,8 @@ using result = float const;
 #endif
 
 void use(float* student, float* target, std::int64_t* timesteps, result* losses) {
-  auto const loss = addloss::distillation<>{}(schedule{}, addloss::view(student, 2, 3),
-                                              addloss::view(target, 2, 3),
-                                              addloss::view(timesteps, 2));
+  auto const loss =
+      addloss::distillation<>{}(schedule{}, addloss::view(student, 2, 3),
+                                addloss::view(target, 2, 3), addloss::view(timesteps, 2));
   addloss::value<addloss::per_sample>(addloss::cpu_context{}, loss, addloss::view(losses, 2));
 }

@@ -20,8 +20,8 @@ using space = addloss::device_space;
 #endif
 
 void use(float* student, float* target, std::int64_t* timesteps, float* gradient) {
-  auto const loss = addloss::distillation<>{}(
-      schedule{}, addloss::view<space>(student, 2, 3), addloss::view<space>(target, 2, 3),
-      addloss::view<space>(timesteps, 2));
+  auto const loss = addloss::distillation<>{}(schedule{}, addloss::view<space>(student, 2, 3),
+                                              addloss::view<space>(target, 2, 3),
+                                              addloss::view<space>(timesteps, 2));
   addloss::grad(addloss::cpu_context{}, loss, addloss::view<space>(gradient, 2, 3));
 }

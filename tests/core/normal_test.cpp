@@ -89,9 +89,9 @@ TEST_CASE("Box-Muller on both sides of each power of two of u") {
 TEST_CASE("Box-Muller at the ends of its words") {
   for (std::uint32_t const radius : {0U, 1U, 2U, 0x7fffffffU, 0x80000000U, 0xbfffffffU, 0xc0000000U,
                                      0xffff0000U, 0xfffffffeU, 0xffffffffU}) {
-    for (std::uint32_t const angle : {0U, 1U, 0x1fffffffU, 0x20000000U, 0x3fffffffU, 0x40000000U,
-                                      0x60000000U, 0x80000000U, 0xa0000000U, 0xc0000000U,
-                                      0xe0000000U, 0xffffffffU}) {
+    for (std::uint32_t const angle :
+         {0U, 1U, 0x1fffffffU, 0x20000000U, 0x3fffffffU, 0x40000000U, 0x60000000U, 0x80000000U,
+          0xa0000000U, 0xc0000000U, 0xe0000000U, 0xffffffffU}) {
       CAPTURE(radius, angle);
       CHECK(error_of(radius, angle) <= bound);
     }

@@ -111,9 +111,9 @@ TEST_CASE("Philox of many counters agrees with Random123") {
 TEST_CASE("a counter is (element block, sample, step, stream) and the key is the seed") {
   random_key const key{
       .seed = 0x0123456789abcdef, .step = 0x11111111, .stream = 0x22222222, .first_sample = 40};
-  CHECK(equal(philox4x32_10(key, 2, 0x33333333),
-              reference{{0x33333333, 42, 0x11111111, 0x22222222}, {0x89abcdef, 0x01234567}}
-                  .ten_rounds()));
+  CHECK(equal(
+      philox4x32_10(key, 2, 0x33333333),
+      reference{{0x33333333, 42, 0x11111111, 0x22222222}, {0x89abcdef, 0x01234567}}.ten_rounds()));
 }
 
 TEST_CASE("a sample's numbers do not depend on which rank holds it") {

@@ -103,12 +103,9 @@ TEST_CASE("the inner axes may lie in any order without gaps") {
 }
 
 TEST_CASE("empty and impossible sizes are refused") {
-  CHECK(check(view(memory, 0, 3)) ==
-        "f: x (expected a batch of at least one sample, got [0,3])");
-  CHECK(check(view(memory, -1, 3)) ==
-        "f: x (expected a batch of at least one sample, got [-1,3])");
-  CHECK(check(view(memory, 2, 0)) ==
-        "f: x (expected samples of at least one element, got [2,0])");
+  CHECK(check(view(memory, 0, 3)) == "f: x (expected a batch of at least one sample, got [0,3])");
+  CHECK(check(view(memory, -1, 3)) == "f: x (expected a batch of at least one sample, got [-1,3])");
+  CHECK(check(view(memory, 2, 0)) == "f: x (expected samples of at least one element, got [2,0])");
   CHECK(check(view(static_cast<float*>(nullptr), 2, 3)) ==
         "f: x (expected memory, got a null pointer)");
   CHECK(check(strided<4>({big, big, big, 1}, {1, 1, 1, 1})) ==

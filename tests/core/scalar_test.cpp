@@ -108,7 +108,8 @@ TEST_CASE("floats round to the nearest half, ties to even") {
   for (int i = 0; i < 200000; ++i) {
     auto const any = std::bit_cast<float>(static_cast<std::uint32_t>(random()));
     if (!std::isnan(any) && !check(any)) ++wrong;
-    auto const bits = static_cast<std::uint32_t>(0x32000000U + random() % (0x48000000U - 0x32000000U));
+    auto const bits =
+        static_cast<std::uint32_t>(0x32000000U + random() % (0x48000000U - 0x32000000U));
     wrong += check(std::bit_cast<float>(bits)) ? 0 : 1;
   }
   CHECK(wrong == 0);

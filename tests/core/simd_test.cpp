@@ -28,9 +28,22 @@ bool same_bits(T a, T b) {
 template <class T>
 std::vector<T> interesting() {
   using limits = std::numeric_limits<T>;
-  return {T(0),  T(-0.0), T(1),          T(-1),          T(0.3),        T(-2.7),
-          T(50), T(1e-9), limits::max(), -limits::max(), limits::min(), limits::denorm_min(),
-          limits::infinity(), -limits::infinity(), limits::quiet_NaN(), T(7)};
+  return {T(0),
+          T(-0.0),
+          T(1),
+          T(-1),
+          T(0.3),
+          T(-2.7),
+          T(50),
+          T(1e-9),
+          limits::max(),
+          -limits::max(),
+          limits::min(),
+          limits::denorm_min(),
+          limits::infinity(),
+          -limits::infinity(),
+          limits::quiet_NaN(),
+          T(7)};
 }
 
 /// Every operation on every pair of interesting numbers, lane by lane against the scalar one.
@@ -75,11 +88,10 @@ void check_operations() {
       check(select(x > y, x, y), [](T p, T q) { return p > q ? p : q; });
       check(select(x >= y, x, y), [](T p, T q) { return p >= q ? p : q; });
       check(select(!(x < y), x, y), [](T p, T q) { return !(p < q) ? p : q; });
-      check(select((x < y) & (x > pack(0)), x, y),
-            [](T p, T q) { return p < q && p > 0 ? p : q; });
-      check(select((x < y) | (x > pack(0)), x, y),
-            [](T p, T q) { return p < q || p > 0 ? p : q; });
-      check(select(is_nan(x), pack(1), pack(2)), [](T p, T) { return math::is_nan(p) ? T(1) : T(2); });
+      check(select((x < y) & (x > pack(0)), x, y), [](T p, T q) { return p < q && p > 0 ? p : q; });
+      check(select((x < y) | (x > pack(0)), x, y), [](T p, T q) { return p < q || p > 0 ? p : q; });
+      check(select(is_nan(x), pack(1), pack(2)),
+            [](T p, T) { return math::is_nan(p) ? T(1) : T(2); });
     }
   }
   CHECK(wrong == 0);

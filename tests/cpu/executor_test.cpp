@@ -88,8 +88,8 @@ outcome<T> run(cpu_context const& ctx, std::size_t rows, std::size_t size,
 /// Sums against long double, and every gradient. The differences themselves are rounded to T first:
 /// the error that is measured is that of squaring and summing.
 template <class T>
-bool right(outcome<T> const& out, std::size_t rows, std::size_t size,
-           std::vector<T> const& student, std::vector<T> const& target) {
+bool right(outcome<T> const& out, std::size_t rows, std::size_t size, std::vector<T> const& student,
+           std::vector<T> const& target) {
   // A few elements do not average out the rounding of each.
   long double const allowed = (std::same_as<T, float> ? 1e-7L : 1e-14L) * (size < 100 ? 2 : 1);
   long double total = 0;
@@ -115,9 +115,9 @@ void check_sizes() {
   };
   constexpr auto many = static_cast<std::size_t>(addloss::detail::parallel_elements);
   std::vector<shape> const shapes = {
-      {1, many - 1}, {1, many}, {1, many + 1}, {1, 2 * many + 3}, {2, many / 2}, {3, many / 3},
-      {63, 700}, {64, 512}, {65, 512}, {66, 3001}, {200, 200}, {129, 2048}, {7, 16 * 2048},
-      {5, 17 * 2048 + 5}};
+      {1, many - 1}, {1, many},   {1, many + 1},  {1, 2 * many + 3}, {2, many / 2},
+      {3, many / 3}, {63, 700},   {64, 512},      {65, 512},         {66, 3001},
+      {200, 200},    {129, 2048}, {7, 16 * 2048}, {5, 17 * 2048 + 5}};
   for (auto const [rows, size] : shapes) {
     auto const student = numbers<T>(rows * size, 1);
     auto const target = numbers<T>(rows * size, 2);
@@ -297,9 +297,9 @@ TEST_CASE("no call allocates") {
                             plain{}.from_teacher(addloss::v_prediction{}, constant_schedule{},
                                                  view(student.data(), rows, size), teacher, t),
                             total, out);
-    addloss::value(
-        ctx, plain{}(constant_schedule{}, view(broken.data(), rows, size), target_view, t), total,
-        {.non_finite = &bad});
+    addloss::value(ctx,
+                   plain{}(constant_schedule{}, view(broken.data(), rows, size), target_view, t),
+                   total, {.non_finite = &bad});
   };
   for (int const threads : {1, 2}) {
     auto const before = allocations;

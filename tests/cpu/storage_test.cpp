@@ -80,7 +80,8 @@ TEST_CASE("floats are rounded as the scalar conversion rounds them") {
 
 TEST_CASE("half types widen to double and narrow from it through float") {
   half halves[wide_pack::width];
-  for (int lane = 0; lane < wide_pack::width; ++lane) halves[lane] = half(0.1F * static_cast<float>(lane));
+  for (int lane = 0; lane < wide_pack::width; ++lane)
+    halves[lane] = half(0.1F * static_cast<float>(lane));
   double loaded[wide_pack::width];
   auto const x = addloss::detail::load_pack<wide_pack>(halves);
   x.store(loaded);

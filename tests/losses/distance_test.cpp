@@ -50,8 +50,10 @@ void check_packs(Distance const& distance) {
     auto const one = distance(d);
     auto const many = distance(pack(d));
     CAPTURE(d);
-    CHECK((many.value.lanes[0] == one.value || (std::isnan(many.value.lanes[0]) && std::isnan(one.value))));
-    CHECK((many.grad.lanes[0] == one.grad || (std::isnan(many.grad.lanes[0]) && std::isnan(one.grad))));
+    CHECK((many.value.lanes[0] == one.value ||
+           (std::isnan(many.value.lanes[0]) && std::isnan(one.value))));
+    CHECK((many.grad.lanes[0] == one.grad ||
+           (std::isnan(many.grad.lanes[0]) && std::isnan(one.grad))));
   }
 }
 

@@ -24,9 +24,8 @@ struct problem {
   discrete_schedule schedule = scaled_linear_schedule();
 
   auto loss() const {
-    return distillation<uniform, squared, sum>{}(schedule.table(),
-                                                 view(student.data(), batch, size),
-                                                 view(target.data(), batch, size), t);
+    return distillation<uniform, squared, sum>{}(
+        schedule.table(), view(student.data(), batch, size), view(target.data(), batch, size), t);
   }
 };
 using loss_type = decltype(problem().loss());

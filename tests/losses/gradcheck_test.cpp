@@ -254,10 +254,9 @@ struct of_pairs {
     auto const second = heads_of<rows<T const>>(x.data(), 1);
     auto const first_out = heads_of<rows<T>>(g.data(), 0);
     auto const second_out = heads_of<rows<T>>(g.data(), 1);
-    grad<Reduction>(
-        cpu_context{}, Bind::template bind<T>(first, second),
-        {.first = first_out, .second = second_out, .accumulate = s.accumulates},
-        {s.upstream, s.grad_scale});
+    grad<Reduction>(cpu_context{}, Bind::template bind<T>(first, second),
+                    {.first = first_out, .second = second_out, .accumulate = s.accumulates},
+                    {s.upstream, s.grad_scale});
   }
 };
 
@@ -335,8 +334,7 @@ struct of_discriminator_objective {
     auto const fake = heads_of<rows<T const>>(x.data(), 1);
     auto const features = heads_of<rows<T const>>(x.data(), 2);
     add_practical<> const objective{.penalty = {.gamma = 0.5}};
-    value<Reduction>(cpu_context{}, objective.template discriminator<T>(real, fake, features),
-                     out);
+    value<Reduction>(cpu_context{}, objective.template discriminator<T>(real, fake, features), out);
   }
   template <class Reduction>
   void gradient(std::vector<T> const& x, std::vector<T>& g, settings<T> const& s) const {
@@ -347,11 +345,10 @@ struct of_discriminator_objective {
     auto const fake_out = heads_of<rows<T>>(g.data(), 1);
     auto const cotangent = heads_of<rows<T>>(g.data(), 2);
     add_practical<> const objective{.penalty = {.gamma = 0.5}};
-    grad<Reduction>(
-        cpu_context{}, objective.template discriminator<T>(real, fake, features),
-        {.logits = {.real = real_out, .fake = fake_out, .accumulate = s.accumulates},
-         .cotangents = {.features = cotangent, .accumulate = s.accumulates}},
-        {s.upstream, s.grad_scale});
+    grad<Reduction>(cpu_context{}, objective.template discriminator<T>(real, fake, features),
+                    {.logits = {.real = real_out, .fake = fake_out, .accumulate = s.accumulates},
+                     .cotangents = {.features = cotangent, .accumulate = s.accumulates}},
+                    {s.upstream, s.grad_scale});
   }
 };
 

@@ -168,12 +168,11 @@ TEST_CASE("the discriminator's objective is its terms, added up") {
   std::vector<head_statistics> health(2);
   std::vector<double> penalties(2);
   std::vector<double> const upstream = {1, 0.5, 0, -2};
-  value_and_grad(ctx, objective.discriminator<double>(real, fake, features),
-                 discriminator_values<double>{total, own_hinges, own_penalty},
-                 {.logits = {.real = real_out, .fake = fake_out},
-                  .cotangents = {.features = cotangent_out}},
-                 {.upstream = upstream, .grad_scale = 4, .statistics = health,
-                  .penalties = penalties});
+  value_and_grad(
+      ctx, objective.discriminator<double>(real, fake, features),
+      discriminator_values<double>{total, own_hinges, own_penalty},
+      {.logits = {.real = real_out, .fake = fake_out}, .cotangents = {.features = cotangent_out}},
+      {.upstream = upstream, .grad_scale = 4, .statistics = health, .penalties = penalties});
   CHECK(own_hinges == Approx(hinges).epsilon(1e-14));
   CHECK(own_penalty == Approx(penalty).epsilon(1e-14));
   CHECK(total == Approx(hinges + penalty).epsilon(1e-14));
@@ -207,8 +206,7 @@ TEST_CASE("non-finite elements of both terms are counted together") {
   auto const fake = in.fake.read();
   std::int64_t bad = -1;
   double total = 0;
-  value(ctx, objective.student<double>(fake, in.distilled(objective)), total,
-        {.non_finite = &bad});
+  value(ctx, objective.student<double>(fake, in.distilled(objective)), total, {.non_finite = &bad});
   CHECK(bad == 3);
   CHECK(std::isnan(total));
 }
@@ -231,8 +229,9 @@ TEST_CASE("a bad argument of either term is refused before anything is written")
   CHECK(error_of([&] {
           value(ctx, objective.student<double>(fake, in.distilled(objective)),
                 student_values<double>{.total = total, .distillation = per_head});
-        }) == "value: distillation (expected a scalar (the losses of single samples are "
-              "per_sample), got [2])");
+        }) ==
+        "value: distillation (expected a scalar (the losses of single samples are "
+        "per_sample), got [2])");
   CHECK(error_of([&] {
           add_practical<> const negative{.lambda = -1};
           value(ctx, negative.student<double>(fake, in.distilled(negative)), total);

@@ -85,7 +85,8 @@ std::vector<double> run(Rule rule, Schedule const& schedule, Steps const& steps,
   std::vector<double> x(batch * size, std::nan(""));
   std::vector<double> x_0(x.size(), std::nan(""));
   sample_few_steps(rule, cpu_context{.threads = threads}, schedule, steps, key,
-                   half_student{&times}, view(x.data(), batch, size), view(x_0.data(), batch, size));
+                   half_student{&times}, view(x.data(), batch, size),
+                   view(x_0.data(), batch, size));
   return x_0;
 }
 
@@ -217,8 +218,9 @@ TEST_CASE("bad steps are refused before the student is called") {
         "sample_few_steps: timesteps[2] (expected a strictly rising sequence, got 3 after 3)");
   CHECK(error_of([&] {
           run(re_noise{}, rectified_flow{}, std::vector<double>{1, 0}, times);
-        }) == "sample_few_steps: timesteps[1] (expected a noise level sigma > 0, got timestep 0, "
-              "where sigma = 0)");
+        }) ==
+        "sample_few_steps: timesteps[1] (expected a noise level sigma > 0, got timestep 0, "
+        "where sigma = 0)");
   CHECK(times.empty());
   std::vector<double> x(batch * size);
   CHECK(error_of([&] {

@@ -73,8 +73,7 @@ std::string text_of(auto const& call) {
   return "no error";
 }
 
-constexpr noise_level variance_preserving[] = {
-    {0.8, 0.6}, {0.28, 0.96}, {0.96, 0.28}, {0.6, 0.8}};
+constexpr noise_level variance_preserving[] = {{0.8, 0.6}, {0.28, 0.96}, {0.96, 0.28}, {0.6, 0.8}};
 constexpr noise_level straight[] = {{0.75, 0.25}, {0.5, 0.5}, {0.125, 0.875}, {0.9375, 0.0625}};
 
 double combine(prediction_coefficients const& c, double noisy, double prediction) {
@@ -146,9 +145,7 @@ TEST_CASE("sample predictions") {
 TEST_CASE("v predictions") {
   check_prediction<v_prediction>(
       variance_preserving,
-      [](double x0, double eps, noise_level level) {
-        return level.alpha * eps - level.sigma * x0;
-      },
+      [](double x0, double eps, noise_level level) { return level.alpha * eps - level.sigma * x0; },
       [](double noisy, double p, noise_level level) {
         return level.alpha * noisy - level.sigma * p;
       });

@@ -48,8 +48,8 @@ static_assert(timestep_sampler<addloss::uniform_timesteps>);
 static_assert(timestep_sampler<addloss::student_timesteps>);
 static_assert(timestep_sampler<addloss::logit_normal_timesteps>);
 static_assert(timestep_sampler<addloss::shifted_timesteps>);
-static_assert(timestep_sampler<
-              addloss::mixture<addloss::uniform_timesteps, addloss::shifted_timesteps>>);
+static_assert(
+    timestep_sampler<addloss::mixture<addloss::uniform_timesteps, addloss::shifted_timesteps>>);
 static_assert(!timestep_sampler<no_time_type>);
 static_assert(!timestep_sampler<other_type>);
 static_assert(!timestep_sampler<with_state>);
@@ -66,9 +66,8 @@ TEST_CASE("uniform numbers are the 53 high bits of two words") {
   for (std::uint32_t sample = 0; sample < 1000; ++sample) {
     auto const block = addloss::philox4x32_10(key, sample, 0);
     for (std::size_t pair = 0; pair < 2; ++pair) {
-      long double const exact =
-          static_cast<long double>(block.word[2 * pair]) * 0x1p-32L +
-          static_cast<long double>(block.word[2 * pair + 1]) * 0x1p-64L;
+      long double const exact = static_cast<long double>(block.word[2 * pair]) * 0x1p-32L +
+                                static_cast<long double>(block.word[2 * pair + 1]) * 0x1p-64L;
       auto const cut = static_cast<double>(std::floor(exact * 0x1p53L) * 0x1p-53L);
       REQUIRE(uniform_at(key, sample, pair) == cut);
     }

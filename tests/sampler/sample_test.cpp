@@ -111,8 +111,7 @@ TEST_CASE("sample indices beyond 32 bits are refused") {
   // Refused before the first is written: there is no such memory.
   std::int64_t one = -1;
   CHECK(text_of([&] {
-          sample_timesteps(uniform_timesteps{}, {},
-                           std::span(&one, (std::size_t{1} << 32) + 1));
+          sample_timesteps(uniform_timesteps{}, {}, std::span(&one, (std::size_t{1} << 32) + 1));
         }) ==
         "sample_timesteps: out (expected 1 to 4294967296 samples, whose indices fit 32 bits, got "
         "4294967297)");

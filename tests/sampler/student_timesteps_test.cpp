@@ -99,8 +99,7 @@ TEST_CASE("a set of one's own") {
 TEST_CASE("bad sets are refused") {
   CHECK(from({}) == "student_timesteps: timesteps (expected 1 to 64 of them, got 0)");
   CHECK(from(steps(65)) == "student_timesteps: timesteps (expected 1 to 64 of them, got 65)");
-  CHECK(from({-1, 5}) ==
-        "student_timesteps: timesteps (expected numbers >= 0, got -1 at index 0)");
+  CHECK(from({-1, 5}) == "student_timesteps: timesteps (expected numbers >= 0, got -1 at index 0)");
   CHECK(from({5, 5}) ==
         "student_timesteps: timesteps (expected strictly rising numbers, got 5 at index 1)");
   CHECK(from({249, 999, 499}) ==
@@ -125,9 +124,10 @@ TEST_CASE("bad counts of spaced timesteps are refused") {
   CHECK(turbo(2, 1) ==
         "student_timesteps::turbo: train_timesteps (expected at least n = 2, got 1)");
   // A tenth of the schedule apart: 11 do not fit.
-  CHECK(turbo(11, 1000) ==
-        "student_timesteps::turbo: n (expected 1 to 10, as steps lie a tenth of the schedule apart, "
-        "got 11)");
+  CHECK(
+      turbo(11, 1000) ==
+      "student_timesteps::turbo: n (expected 1 to 10, as steps lie a tenth of the schedule apart, "
+      "got 11)");
 }
 
 TEST_CASE("draws are uniform over the set") {

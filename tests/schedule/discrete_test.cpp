@@ -163,9 +163,8 @@ TEST_CASE("zero terminal SNR of a schedule that has it already changes nothing")
 
 TEST_CASE("zero terminal SNR refuses what it cannot rescale") {
   auto const rescale = [](std::vector<double> const& alphas_cumprod) {
-    return text_of([&] {
-      (void)zero_terminal_snr(discrete_schedule::from_alphas_cumprod(alphas_cumprod));
-    });
+    return text_of(
+        [&] { (void)zero_terminal_snr(discrete_schedule::from_alphas_cumprod(alphas_cumprod)); });
   };
   CHECK(rescale({0.5}) == "zero_terminal_snr: schedule (expected at least 2 timesteps, got 1)");
   CHECK(text_of([] { (void)zero_terminal_snr(discrete_schedule{}); }) ==
@@ -208,22 +207,24 @@ TEST_CASE("bad betas and counts of timesteps are refused") {
   auto const linear = [](double first, double last, std::int64_t timesteps) {
     return text_of([&] { (void)linear_schedule({first, last, timesteps}); });
   };
-  CHECK(linear(1e-4, 2e-2, 0) ==
-        "linear_schedule: timesteps (expected at least 1, got 0)");
-  CHECK(linear(1e-4, 2e-2, -5) ==
-        "linear_schedule: timesteps (expected at least 1, got -5)");
+  CHECK(linear(1e-4, 2e-2, 0) == "linear_schedule: timesteps (expected at least 1, got 0)");
+  CHECK(linear(1e-4, 2e-2, -5) == "linear_schedule: timesteps (expected at least 1, got -5)");
   CHECK(linear(0, 0.5, 10) == "linear_schedule: beta (expected numbers in (0, 1), got 0)");
   CHECK(linear(0.5, 1, 10) == "linear_schedule: beta (expected numbers in (0, 1), got 1)");
   CHECK(linear(not_a_number, 0.5, 10) ==
         "linear_schedule: beta (expected numbers in (0, 1), got nan)");
   CHECK(linear(0.5, 0.25, 10) == "no error");
-  CHECK(text_of([] { (void)scaled_linear_schedule({0.25, 4, 2}); }) ==
-        "scaled_linear_schedule: beta (expected numbers in (0, 1), got 4)");
+  CHECK(text_of([] {
+          (void)scaled_linear_schedule({0.25, 4, 2});
+        }) == "scaled_linear_schedule: beta (expected numbers in (0, 1), got 4)");
   // The root of a negative beta is NaN, of either sign.
-  CHECK(starts_with(text_of([] { (void)scaled_linear_schedule({-0.25, 0.5, 2}); }),
+  CHECK(starts_with(text_of([] {
+                      (void)scaled_linear_schedule({-0.25, 0.5, 2});
+                    }),
                     "scaled_linear_schedule: beta (expected numbers in (0, 1), got "));
-  CHECK(text_of([] { (void)scaled_linear_schedule({0.1, 0.2, 0}); }) ==
-        "scaled_linear_schedule: timesteps (expected at least 1, got 0)");
+  CHECK(text_of([] {
+          (void)scaled_linear_schedule({0.1, 0.2, 0});
+        }) == "scaled_linear_schedule: timesteps (expected at least 1, got 0)");
   CHECK(text_of([] { (void)cosine_schedule(0); }) ==
         "cosine_schedule: timesteps (expected at least 1, got 0)");
 }

@@ -16,7 +16,8 @@ using addloss::testing::value_function;
 
 double cubic(std::span<double const> x) {
   double total = 0;
-  for (std::size_t i = 0; i < x.size(); ++i) total += static_cast<double>(i + 1) * x[i] * x[i] * x[i];
+  for (std::size_t i = 0; i < x.size(); ++i)
+    total += static_cast<double>(i + 1) * x[i] * x[i] * x[i];
   return total;
 }
 

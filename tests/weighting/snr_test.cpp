@@ -21,10 +21,10 @@ static_assert(min_snr{}.at({3, 2}) == 2.25 && min_snr{.gamma = 2}.at({3, 2}) == 
 double as_double(long double x) { return static_cast<double>(x); }
 
 /// From almost no noise, ratio 1e4, to almost no signal.
-constexpr noise_level levels[] = {{0.99995, 0.01},         {0.95, 0.3122498999},
-                                  {0.9128709292, 0.4082482905}, {0.8, 0.6},
-                                  {0.068265, 0.997667},    {1, 80},
-                                  {1e-8, 1}};
+constexpr noise_level levels[] = {
+    {0.99995, 0.01}, {0.95, 0.3122498999}, {0.9128709292, 0.4082482905},
+    {0.8, 0.6},      {0.068265, 0.997667}, {1, 80},
+    {1e-8, 1}};
 
 }  // namespace
 
@@ -33,8 +33,7 @@ TEST_CASE("the SNR weighting") {
     long double const alpha = level.alpha;
     long double const sigma = level.sigma;
     CAPTURE(level.alpha, level.sigma);
-    CHECK(snr{}.at(level) ==
-          Approx(as_double(alpha * alpha / (sigma * sigma))).epsilon(1e-14));
+    CHECK(snr{}.at(level) == Approx(as_double(alpha * alpha / (sigma * sigma))).epsilon(1e-14));
     CHECK(snr{}.over_alpha(level) == Approx(as_double(alpha / (sigma * sigma))).epsilon(1e-14));
     CHECK(snr{}.over_alpha(level) == Approx(snr{}.at(level) / level.alpha).epsilon(1e-14));
   }

@@ -38,9 +38,9 @@ void is_dense_expression(Eigen::DenseBase<Derived> const*);
 
 /// A dense expression of Eigen that has a pointer to its memory, and strides.
 template <class T>
-concept eigen_dense =
-    requires(T const* expression) { detail::is_dense_expression(expression); } &&
-    (static_cast<unsigned>(T::Flags) & static_cast<unsigned>(Eigen::DirectAccessBit)) != 0;
+concept eigen_dense = requires(T const* expression) {
+  detail::is_dense_expression(expression);
+} && (static_cast<unsigned>(T::Flags) & static_cast<unsigned>(Eigen::DirectAccessBit)) != 0;
 
 template <eigen_dense Expression>
 struct tensor_traits<Expression> {

@@ -11,7 +11,8 @@
 
 #if (defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)) && \
     !defined(ADDLOSS_ALLOW_FAST_MATH)
-#error "addloss: -ffast-math (-ffinite-math-only) lets the compiler hide NaN and infinity. \
+#error \
+    "addloss: -ffast-math (-ffinite-math-only) lets the compiler hide NaN and infinity. \
 Drop the flag, or define ADDLOSS_ALLOW_FAST_MATH to give up all promises about NaN."
 #endif
 
@@ -58,6 +59,6 @@ Drop the flag, or define ADDLOSS_ALLOW_FAST_MATH to give up all promises about N
 #endif
 #define ADDLOSS_DETAIL_JOIN(a, b, c, d, e) a##b##_##c##_##d##_##e
 #define ADDLOSS_DETAIL_TAG(a, b, c, d, e) ADDLOSS_DETAIL_JOIN(a, b, c, d, e)
-#define ADDLOSS_ISA_NAMESPACE                                                              \
+#define ADDLOSS_ISA_NAMESPACE                                                           \
   ADDLOSS_DETAIL_TAG(simd, ADDLOSS_SIMD_BYTES, ADDLOSS_DETAIL_FMA, ADDLOSS_DETAIL_F16C, \
                      ADDLOSS_DETAIL_OPENMP)

@@ -79,16 +79,15 @@ ADDLOSS_HOST_DEVICE ADDLOSS_INLINE normal_pair<typename B::real> box_muller(
   real const radius = B::square_root(minus_two_log<B>(radius_word));
   // The angle is a quadrant and a rest in [-pi/4, pi/4); the words wrap around as angles do.
   word const turned = angle_word + (1U << 29);
-  real const rest = B::convert((turned & 0x3fffffffU) - (1U << 29)) *
-                    (1.5707963268F / 1073741824.0F);
+  real const rest =
+      B::convert((turned & 0x3fffffffU) - (1U << 29)) * (1.5707963268F / 1073741824.0F);
   real const square = rest * rest;
   real const sine =
       ((square * -1.9515296e-4F + 8.3321609e-3F) * square - 1.6666655e-1F) * square * rest + rest;
-  real const cosine = (((square * 2.443315712e-5F - 1.388731625e-3F) * square + 4.166664568e-2F) *
-                           square -
-                       0.5F) *
-                          square +
-                      1.0F;
+  real const cosine =
+      (((square * 2.443315712e-5F - 1.388731625e-3F) * square + 4.166664568e-2F) * square - 0.5F) *
+          square +
+      1.0F;
   // Odd quadrants swap sine and cosine; bits 31 and 30 of `turned` give the signs.
   word const swap = B::shift_signed(turned << 1, 31);
   word const difference = (B::word_of(sine) ^ B::word_of(cosine)) & swap;
@@ -103,8 +102,8 @@ ADDLOSS_HOST_DEVICE ADDLOSS_INLINE normal_pair<typename B::real> box_muller(
 /// Element `element` of sample `sample` of the noise under `key`; see normal_noise for the layout.
 ADDLOSS_HOST_DEVICE inline float normal_at(random_key const& key, std::uint32_t sample,
                                            std::uint64_t element) {
-  philox_block const block = philox4x32_10(
-      key, sample, static_cast<std::uint32_t>(element / 64 * 16 + element % 16));
+  philox_block const block =
+      philox4x32_10(key, sample, static_cast<std::uint32_t>(element / 64 * 16 + element % 16));
   bool const second_pair = (element & 32U) != 0;
   normal_pair<float> const pair = detail::box_muller<detail::scalar_bits>(
       second_pair ? block.word[2] : block.word[0], second_pair ? block.word[3] : block.word[1]);

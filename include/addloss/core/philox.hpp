@@ -20,7 +20,7 @@ namespace addloss {
 /// noise, the teacher's noise, the timesteps, ...) differ in `stream`.
 struct random_key {
   std::uint64_t seed = 0;
-  std::uint32_t step = 0;    ///< training step, changes every step
+  std::uint32_t step = 0;  ///< training step, changes every step
   std::uint32_t stream = 0;  ///< which use within a step
   std::uint32_t first_sample = 0;  ///< index of sample 0 of this batch in the whole (other ranks')
 };
@@ -58,10 +58,11 @@ ADDLOSS_HOST_DEVICE constexpr philox_block philox4x32_10(philox_block counter, s
 }
 
 /// Block `block` of sample `sample` (its index within this batch) under `key`.
-ADDLOSS_HOST_DEVICE constexpr philox_block philox4x32_10(random_key const& key, std::uint32_t sample,
-                                                      std::uint32_t block) {
+ADDLOSS_HOST_DEVICE constexpr philox_block philox4x32_10(random_key const& key,
+                                                         std::uint32_t sample,
+                                                         std::uint32_t block) {
   return philox4x32_10(philox_block{{block, key.first_sample + sample, key.step, key.stream}},
-                    key.seed);
+                       key.seed);
 }
 
 }  // namespace addloss

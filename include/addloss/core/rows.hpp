@@ -71,8 +71,8 @@ struct rows {
   using space = Space;
 
   T* data = nullptr;
-  std::int64_t count = 0;       ///< B, samples
-  std::int64_t row_size = 0;    ///< elements of one sample
+  std::int64_t count = 0;  ///< B, samples
+  std::int64_t row_size = 0;  ///< elements of one sample
   std::int64_t row_stride = 0;  ///< elements from one sample to the next
   detail::layout shape;
 
@@ -118,13 +118,16 @@ template <class T, class Space>
 void check_rows(char const* function, argument_name argument, rows<T, Space> const& batch) {
   if (batch.absent()) fail(function, argument, "a tensor", "none");
   if (batch.count < 1) {
-    fail(function, argument, text() << "a batch of at least one sample", text() << shape_text(batch.shape));
+    fail(function, argument, text() << "a batch of at least one sample",
+         text() << shape_text(batch.shape));
   }
   if (checked_product(batch.shape.extents, batch.shape.rank) < 0) {
-    fail(function, argument, text() << "a size that fits 63 bits", text() << shape_text(batch.shape));
+    fail(function, argument, text() << "a size that fits 63 bits",
+         text() << shape_text(batch.shape));
   }
   if (batch.row_size < 1) {
-    fail(function, argument, text() << "samples of at least one element", text() << shape_text(batch.shape));
+    fail(function, argument, text() << "samples of at least one element",
+         text() << shape_text(batch.shape));
   }
   if (batch.data == nullptr) fail(function, argument, "memory", "a null pointer");
   if (!dense_rows(batch.shape, batch.row_size)) {
@@ -144,7 +147,8 @@ void check_same_rows(char const* function, argument_name argument, rows<T, Space
     same = batch.shape.extents[axis] == model.shape.extents[axis];
   }
   if (!same) {
-    fail(function, argument, text() << "the shape of " << model_name << ", " << shape_text(model.shape),
+    fail(function, argument,
+         text() << "the shape of " << model_name << ", " << shape_text(model.shape),
          text() << shape_text(batch.shape));
   }
   for (int axis = 1; axis < model.shape.rank; ++axis) {

@@ -24,8 +24,8 @@ struct simd_mask {
   friend ADDLOSS_INLINE simd_mask operator!(simd_mask a) { return {~a.bits}; }
 };
 
-/// Square root of every lane. Loops of std::sqrt stay scalar under -fmath-errno, the default, so the
-/// instruction is named where there is one.
+/// Square root of every lane. Loops of std::sqrt stay scalar under -fmath-errno, the default, so
+/// the instruction is named where there is one.
 template <class Vector>
 ADDLOSS_INLINE Vector simd_sqrt(Vector x) {
 #if defined(__SSE2__) && ADDLOSS_SIMD_BYTES == 16
@@ -111,17 +111,15 @@ struct simd_pack {
 #if ADDLOSS_SIMD_BYTES == 64
     return simd_pack(condition.bits ? yes.lanes : no.lanes);
 #else
-    return simd_pack((vector)(((integers)yes.lanes & condition.bits) |
-                              ((integers)no.lanes & ~condition.bits)));
+    return simd_pack(
+        (vector)(((integers)yes.lanes & condition.bits) | ((integers)no.lanes & ~condition.bits)));
 #endif
   }
   friend ADDLOSS_INLINE simd_pack abs(simd_pack a) {
     // Clears the sign bit, which is the one bit of -0.
     return simd_pack((vector)((integers)a.lanes & ~(integers)simd_pack(T(-0.0)).lanes));
   }
-  friend ADDLOSS_INLINE simd_pack sqrt(simd_pack a) {
-    return simd_pack(simd_sqrt(a.lanes));
-  }
+  friend ADDLOSS_INLINE simd_pack sqrt(simd_pack a) { return simd_pack(simd_sqrt(a.lanes)); }
   friend ADDLOSS_INLINE simd_pack exp(simd_pack a) {
     return a.each([](T x) { return math::exp(x); });
   }

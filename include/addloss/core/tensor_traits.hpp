@@ -44,8 +44,9 @@ template <class Tensor>
 concept tensor_like =
     requires(std::remove_reference_t<Tensor>& tensor) {
       tensor_traits<std::remove_cvref_t<Tensor>>::view(tensor);
-    } && detail::is_tensor_view<decltype(tensor_traits<std::remove_cvref_t<Tensor>>::view(
-             std::declval<std::remove_reference_t<Tensor>&>()))> &&
+    } &&
+    detail::is_tensor_view<decltype(tensor_traits<std::remove_cvref_t<Tensor>>::view(
+        std::declval<std::remove_reference_t<Tensor>&>()))> &&
     (std::is_lvalue_reference_v<Tensor> || detail::is_tensor_view<std::remove_cvref_t<Tensor>>);
 
 /// The view of a tensor.
@@ -59,9 +60,8 @@ using view_of = decltype(as_view(std::declval<Tensor>()));
 
 /// A tensor in `Space` with elements of type `T` (exactly; `T const` can also be read from `T`).
 template <class Tensor, class T, class Space>
-concept tensor_in =
-    tensor_like<Tensor> && std::same_as<typename view_of<Tensor>::space, Space> &&
-    (std::same_as<typename view_of<Tensor>::element_type, T> ||
-     std::same_as<typename view_of<Tensor>::element_type const, T>);
+concept tensor_in = tensor_like<Tensor> && std::same_as<typename view_of<Tensor>::space, Space> &&
+                    (std::same_as<typename view_of<Tensor>::element_type, T> ||
+                     std::same_as<typename view_of<Tensor>::element_type const, T>);
 
 }  // namespace addloss

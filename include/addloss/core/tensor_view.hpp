@@ -46,10 +46,10 @@ struct tensor_view {
   }
 };
 
-/// A dense row-major view: the last extent is contiguous. For instance `view(pointer, 8, 4, 64, 64)`.
+/// A dense row-major view: the last extent is contiguous. `view(pointer, 8, 4, 64, 64)`
 template <class Space = host_space, class T, std::integral... Extents>
 constexpr tensor_view<T, static_cast<int>(sizeof...(Extents)), Space> view(T* data,
-                                                                          Extents... extents) {
+                                                                           Extents... extents) {
   constexpr int rank = static_cast<int>(sizeof...(Extents));
   tensor_view<T, rank, Space> result;
   result.data = data;

@@ -96,8 +96,8 @@ struct block_runner {
       run_group<Store>(element, out, group * group_size, lanes, rows.group(group, noise)...);
     }
     if (full * group_size < last) {
-      lanes = run_tail<Store>(element, out, full * group_size, last, lanes,
-                              rows.group(full, noise)...);
+      lanes =
+          run_tail<Store>(element, out, full * group_size, last, lanes, rows.group(full, noise)...);
     }
     totals result{};
     if constexpr (Sums > 0) {
@@ -142,8 +142,8 @@ struct block_runner {
       if constexpr (Sums > 0) {
 #pragma GCC unroll 8
         for (unsigned i = 0; i < Sums; ++i) {
-          lanes.sum[i][step] += (result[0].sum[i] + result[1].sum[i]) +
-                                (result[2].sum[i] + result[3].sum[i]);
+          lanes.sum[i][step] +=
+              (result[0].sum[i] + result[1].sum[i]) + (result[2].sum[i] + result[3].sum[i]);
         }
       }
       if constexpr (Tallies > 0) {
@@ -223,16 +223,15 @@ struct block_runner {
     typedef double wide_lanes __attribute__((vector_size(lane_count / 2 * sizeof(double))));
     narrow_lanes half[2];
     std::memcpy(half, from, sizeof half);
-    wide_lanes const sum = __builtin_convertvector(half[0], wide_lanes) +
-                           __builtin_convertvector(half[1], wide_lanes);
+    wide_lanes const sum =
+        __builtin_convertvector(half[0], wide_lanes) + __builtin_convertvector(half[1], wide_lanes);
     return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
   }
 
   /// Elements whose first operand, or whose loss, is infinite or NaN.
   template <class... Rows>
   [[gnu::noinline, gnu::cold]] static double count_non_finite(Element const& element,
-                                                              std::int64_t first,
-                                                              std::int64_t last,
+                                                              std::int64_t first, std::int64_t last,
                                                               Rows const&... rows) {
     float noise[group_size];
     std::int64_t count = 0;

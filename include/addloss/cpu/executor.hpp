@@ -47,7 +47,8 @@ struct pass_runner {
  private:
   totals run_part(int part, double& value) const {
     auto const [row_count, row_size] = pass.extent(part);
-    std::int64_t const segments = at_most((row_size + segment_size - 1) / segment_size, max_segments);
+    std::int64_t const segments =
+        at_most((row_size + segment_size - 1) / segment_size, max_segments);
     std::int64_t const groups = at_most(row_count, max_groups);
     // Few rows: segments are shared out. Many rows: whole groups of rows.
     bool const few = row_count <= max_groups;

@@ -92,7 +92,7 @@ ADDLOSS_INLINE void fill_normals(random_key const& key, std::uint32_t sample, st
       key0 += philox_weyl[0];
       key1 += philox_weyl[1];
     }
-    auto const interleave = [](wide const (&chains)[2]) {
+    auto const interleave = [](wide const(&chains)[2]) {
       return (word)((chains[0] & 0xffffffffU) | (chains[1] << 32));
     };
     auto const first = box_muller<simd_bits>(interleave(c0), interleave(c1));

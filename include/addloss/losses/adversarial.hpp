@@ -1,20 +1,24 @@
 // SPDX-License-Identifier: MIT
 /// Adversarial losses on the logits of K discriminator heads, with health statistics, in one call.
 ///
-///   L_D = reduce_k mean_b reduce_l [ D(real_k) + D(fake_k) ],   L_G = reduce_k mean_b reduce_l G(fake_k)
-/// real_k, fake_k: logits [B, L_k], L_k may differ between heads. Tokens: `mean` (default) or `sum`;
-/// heads: `sum` (default, the sum over k of ADD) or `mean` (StyleGAN-T).
+///   L_D = reduce_k mean_b reduce_l [ D(real_k) + D(fake_k) ]
+///   L_G = reduce_k mean_b reduce_l G(fake_k)
+/// real_k, fake_k: logits [B, L_k]; L_k may differ between heads. Tokens: `mean` (default) or
+/// `sum`; heads: `sum` (default, the sum over k of ADD) or `mean` (StyleGAN-T).
 /// Gradients: with respect to every logit, same shapes. NaN in a logit gives NaN in the loss and in
 /// its gradient, and so does infinity where the loss is infinite (least squares: an infinite
 /// gradient).
 /// Statistics per head and side, at no further read of the logits: see logit_statistics.
 /// At most `max_heads` heads. Deterministic, no allocation.
 ///
-/// | policy         | D(real)        | D(fake)       | G(fake)      | source                           |
-/// | hinge          | max(0, 1 - r)  | max(0, 1 + f) | -f           | Lim & Ye, Geometric GAN, 2017; ADD: Sauer et al. 2023, eq. 3 |
-/// | non_saturating | softplus(-r)   | softplus(f)   | softplus(-f) | Goodfellow et al. 2014           |
-/// | least_squares  | (r - 1)^2      | f^2           | (f - 1)^2    | Mao et al. 2017                  |
-/// | wasserstein    | -r             | f             | -f           | Arjovsky et al. 2017             |
+/// | policy         | D(real)        | D(fake)       | G(fake)      |
+/// | hinge          | max(0, 1 - r)  | max(0, 1 + f) | -f           |
+/// | non_saturating | softplus(-r)   | softplus(f)   | softplus(-f) |
+/// | least_squares  | (r - 1)^2      | f^2           | (f - 1)^2    |
+/// | wasserstein    | -r             | f             | -f           |
+/// Sources: hinge: Lim, Ye, Geometric GAN, 2017, and ADD, Sauer et al. 2023, eq. 3; non-saturating:
+/// Goodfellow et al., Generative Adversarial Nets, 2014; least squares: Mao et al., Least Squares
+/// Generative Adversarial Networks, 2017; Wasserstein: Arjovsky et al., Wasserstein GAN, 2017.
 #pragma once
 
 #include <cstdint>
@@ -31,9 +35,9 @@ namespace addloss {
 /// Health of one head on one side. An idle hinge discriminator has loss 2; a collapsed one has no
 /// active logits.
 struct logit_statistics {
-  double mean = 0;              ///< mean logit
-  double positive = 0;          ///< share of logits > 0
-  double active = 0;            ///< share of logits whose gradient is not 0 (the hinge's active zone)
+  double mean = 0;  ///< mean logit
+  double positive = 0;  ///< share of logits > 0
+  double active = 0;  ///< share of logits whose gradient is not 0 (the hinge's active zone)
   std::int64_t non_finite = 0;  ///< number of infinite or NaN logits
 };
 
@@ -211,7 +215,8 @@ struct adversarial_pass {
     return Tokens::factor(tokens[part / sides]) * Heads::factor(heads);
   }
   [[nodiscard]] ADDLOSS_HOST_DEVICE auto row(int part, std::int64_t row) const {
-    double const weight = writer.factor * factor(part) * (collapsed ? upstream.scale : upstream.at(row));
+    double const weight =
+        writer.factor * factor(part) * (collapsed ? upstream.scale : upstream.at(row));
     // The real side of a discriminator is the even part of a head.
     return logit_row<A, Loss, Generator>{loss, A(part % sides == 0 ? 1 : -1),
                                          static_cast<A>(weight)};
@@ -221,8 +226,7 @@ struct adversarial_pass {
     writer.write_sample(row, part == 0, value);
     return value;
   }
-  ADDLOSS_HOST_DEVICE void finish(double const (*totals)[total_count],
-                                  double const* values) const {
+  ADDLOSS_HOST_DEVICE void finish(double const (*totals)[total_count], double const* values) const {
     double total = 0;
     double count = 0;
     for (int part = 0; part < sides * heads; ++part) {
@@ -264,8 +268,8 @@ struct bound_adversarial {
   logits fake;
 
   template <class Reduction, class Out>
-  auto pass(char const* function, detail::loss_output<Out, Space> const& value, gradients const& grad,
-            options const& settings) const {
+  auto pass(char const* function, detail::loss_output<Out, Space> const& value,
+            gradients const& grad, options const& settings) const {
     using pass_type =
         detail::adversarial_pass<arithmetic, T, Loss, Generator, Tokens, Heads, Reduction, Out>;
     pass_type result{};
@@ -287,12 +291,12 @@ struct bound_adversarial {
       add_part(function, "fake", "gradients.fake", head, fake, grad.fake, grad.accumulate, result,
                part + pass_type::sides - 1);
       if constexpr (!Generator) {
-        add_part(function, "real", "gradients.real", head, real, grad.real, grad.accumulate,
-                 result, part);
+        add_part(function, "real", "gradients.real", head, real, grad.real, grad.accumulate, result,
+                 part);
       }
     }
-    result.writer = detail::check_output<Reduction>(function, value, result.samples,
-                                                    settings.non_finite);
+    result.writer =
+        detail::check_output<Reduction>(function, value, result.samples, settings.non_finite);
     result.upstream =
         detail::check_upstream(function, settings.upstream, settings.grad_scale, result.samples);
     result.statistics = settings.statistics.data();
@@ -331,7 +335,8 @@ struct bound_adversarial {
 ///
 ///   rows<float const> real[] = {view(r0, B, L0), ...}, fake[] = {...};
 ///   adversarial<hinge> loss;
-///   value_and_grad(ctx, loss.discriminator<float>(real, fake), loss_d, {.real = ..., .fake = ...});
+///   value_and_grad(ctx, loss.discriminator<float>(real, fake), loss_d,
+///                  {.real = ..., .fake = ...});
 ///   value_and_grad(ctx, loss.generator<float>(fake), loss_g, {.fake = ...});
 /// The spans are read when the loss is evaluated, so the arrays must live until then.
 template <logit_loss Loss = hinge, reduction Tokens = mean, reduction Heads = sum>

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT
 /// Distances between two images, as functions of the difference d of two elements.
 ///
-/// | functor      | value                | derivative          | source                            |
-/// | squared      | d^2                  | 2 d                 | ADD: Sauer et al. 2023, eq. 4     |
-/// | absolute     | abs(d)               | sign(d), 0 at 0     | L1                                |
-/// | pseudo_huber | sqrt(d^2 + c^2) - c  | d / sqrt(d^2 + c^2) | Song & Dhariwal, Improved Techniques for Training Consistency Models, 2023, eq. 7, per element |
-/// NaN in d gives NaN in both; so does an infinite d in pseudo_huber. Your own: a struct with the same call operator.
+/// | functor      | value                | derivative          |
+/// | squared      | d^2                  | 2 d                 |
+/// | absolute     | abs(d)               | sign(d), 0 at 0     |
+/// | pseudo_huber | sqrt(d^2 + c^2) - c  | d / sqrt(d^2 + c^2) |
+/// NaN in d gives NaN in both; so does an infinite d in pseudo_huber. Your own: a struct with the
+/// same call operator.
+/// Sources: squared: ADD, Sauer et al. 2023, eq. 4; pseudo_huber: Song, Dhariwal, Improved
+/// Techniques for Training Consistency Models, 2023, eq. 7, per element.
 #pragma once
 
 #include <concepts>

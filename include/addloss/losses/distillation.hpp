@@ -31,11 +31,11 @@ namespace addloss {
 /// The guided prediction is p = u + s (c - u) (some code writes c + s (c - u); s differs by one).
 template <storage_scalar T, class Space = host_space>
 struct teacher_predictions {
-  noise_source<T, Space> noise{};       ///< the noise in x_t: stored, or normal_noise{key}
-  rows<T const, Space> conditional{};   ///< c
-  rows<T const, Space> unconditional{}; ///< u; may be absent where guidance_scale is 1
-  rows<T const, Space> negative{};      ///< prediction for a negative prompt; read by nfsd only
-  double guidance_scale = 1;            ///< s
+  noise_source<T, Space> noise{};  ///< the noise in x_t: stored, or normal_noise{key}
+  rows<T const, Space> conditional{};  ///< c
+  rows<T const, Space> unconditional{};  ///< u; may be absent where guidance_scale is 1
+  rows<T const, Space> negative{};  ///< prediction for a negative prompt; read by nfsd only
+  double guidance_scale = 1;  ///< s
 };
 
 namespace detail {
@@ -105,8 +105,7 @@ struct distillation_pass_base {
     writer.write_sample(row, true, value);
     return value;
   }
-  ADDLOSS_HOST_DEVICE void finish(double const (*totals)[total_count],
-                                  double const* values) const {
+  ADDLOSS_HOST_DEVICE void finish(double const (*totals)[total_count], double const* values) const {
     writer.write(values[0], totals[0][1]);
   }
 };
@@ -153,38 +152,36 @@ struct target_distillation {
     }
     [[nodiscard]] ADDLOSS_HOST_DEVICE auto row(int /*part*/, std::int64_t row) const {
       return detail::difference_row<arithmetic, typename Loss::distance_type>{
-          loss.distance,
-          static_cast<arithmetic>(value_weight(row) * this->gradient_factor(row))};
+          loss.distance, static_cast<arithmetic>(value_weight(row) * this->gradient_factor(row))};
     }
   };
 
   template <class Reduction, class Out>
-  auto pass(char const* function, detail::loss_output<Out, Space> const& value, gradients const& grad,
-            options const& settings) const {
+  auto pass(char const* function, detail::loss_output<Out, Space> const& value,
+            gradients const& grad, options const& settings) const {
     using detail::check_same_rows;
     detail::check_rows(function, "student", student);
     check_same_rows(function, "target", target, "student", student);
     detail::check_timesteps(function, schedule, timesteps, student.count);
-    auto const writer = detail::check_output<Reduction>(function, value, student.count,
-                                                        settings.non_finite);
+    auto const writer =
+        detail::check_output<Reduction>(function, value, student.count, settings.non_finite);
     if (grad.mode != detail::store_mode::none) {
       check_same_rows(function, "gradient", grad.target, "student", student);
       detail::check_distinct_rows(function, "gradient", grad.target);
     }
-    auto const scale = detail::check_upstream(function, settings.upstream, settings.grad_scale,
-                                              student.count);
+    auto const scale =
+        detail::check_upstream(function, settings.upstream, settings.grad_scale, student.count);
     using detail::stored_rows;
-    return pass_type<Reduction, Out>{
-        {{student.count, student.row_size},
-         grad.output(),
-         scale,
-         writer,
-         Loss::elements::factor(student.row_size)},
-        loss,
-        schedule,
-        stored_rows(student),
-        stored_rows(target),
-        stored_rows(timesteps)};
+    return pass_type<Reduction, Out>{{{student.count, student.row_size},
+                                      grad.output(),
+                                      scale,
+                                      writer,
+                                      Loss::elements::factor(student.row_size)},
+                                     loss,
+                                     schedule,
+                                     stored_rows(student),
+                                     stored_rows(target),
+                                     stored_rows(timesteps)};
   }
 };
 
@@ -302,8 +299,8 @@ struct teacher_distillation {
   };
 
   template <class Reduction, class Out>
-  auto pass(char const* function, detail::loss_output<Out, Space> const& value, gradients const& grad,
-            options const& settings) const {
+  auto pass(char const* function, detail::loss_output<Out, Space> const& value,
+            gradients const& grad, options const& settings) const {
     using detail::check_same_rows;
     using detail::fail;
     using detail::text;
@@ -311,8 +308,7 @@ struct teacher_distillation {
     check_same_rows(function, "teacher.conditional", teacher.conditional, "student", student);
     bool const guided = !teacher.unconditional.absent();
     if (guided) {
-      check_same_rows(function, "teacher.unconditional", teacher.unconditional, "student",
-                      student);
+      check_same_rows(function, "teacher.unconditional", teacher.unconditional, "student", student);
     } else if (noise_free || teacher.guidance_scale != 1) {
       fail(function, "teacher.unconditional",
            text() << "a tensor, as guidance_scale is " << teacher.guidance_scale
@@ -340,32 +336,31 @@ struct teacher_distillation {
         check_same_rows(function, "teacher.negative", teacher.negative, "student", student);
       }
     }
-    auto const writer = detail::check_output<Reduction>(function, value, student.count,
-                                                        settings.non_finite);
+    auto const writer =
+        detail::check_output<Reduction>(function, value, student.count, settings.non_finite);
     if (grad.mode != detail::store_mode::none) {
       check_same_rows(function, "gradient", grad.target, "student", student);
       detail::check_distinct_rows(function, "gradient", grad.target);
     }
-    auto const scale = detail::check_upstream(function, settings.upstream, settings.grad_scale,
-                                              student.count);
+    auto const scale =
+        detail::check_upstream(function, settings.upstream, settings.grad_scale, student.count);
     using detail::stored_rows;
     auto const conditional = stored_rows(teacher.conditional);
     auto const unconditional = guided ? stored_rows(teacher.unconditional) : conditional;
-    return pass_type<Reduction, Out>{
-        {{student.count, student.row_size},
-         grad.output(),
-         scale,
-         writer,
-         Loss::elements::factor(student.row_size)},
-        loss,
-        schedule,
-        stored_rows(student),
-        conditional,
-        unconditional,
-        stored_rows(teacher.negative),
-        teacher.noise.operand(),
-        stored_rows(timesteps),
-        teacher.guidance_scale};
+    return pass_type<Reduction, Out>{{{student.count, student.row_size},
+                                      grad.output(),
+                                      scale,
+                                      writer,
+                                      Loss::elements::factor(student.row_size)},
+                                     loss,
+                                     schedule,
+                                     stored_rows(student),
+                                     conditional,
+                                     unconditional,
+                                     stored_rows(teacher.negative),
+                                     teacher.noise.operand(),
+                                     stored_rows(timesteps),
+                                     teacher.guidance_scale};
   }
 };
 
@@ -374,8 +369,7 @@ struct teacher_distillation {
 ///   distillation<> loss;                                       // exponential, squared, mean
 ///   value_and_grad(ctx, loss(schedule, student, target, t), value, gradient);
 ///   value_and_grad(ctx, loss.from_teacher(v_prediction{}, schedule, student, teacher, t), ...);
-template <weighting Weighting = exponential, distance Distance = squared,
-          reduction Elements = mean>
+template <weighting Weighting = exponential, distance Distance = squared, reduction Elements = mean>
 struct distillation {
   using weighting_type = Weighting;
   using distance_type = Distance;

@@ -71,12 +71,10 @@ void evaluate(char const* function, Context const& ctx, Loss const& loss, Output
 
 }  // namespace detail
 
-/// What `Loss` can be written to: a scalar, a tensor [B], a sum_and_count (of float or double, in the
-/// space of the loss), or the loss's own struct of outputs.
+/// What `Loss` can be written to: a scalar, a tensor [B], a sum_and_count (of float or double, in
+/// the space of the loss), or the loss's own struct of outputs.
 template <class Out, class Loss>
-concept value_output = requires(Out&& out) {
-  detail::values_of<Loss>(static_cast<Out&&>(out));
-};
+concept value_output = requires(Out&& out) { detail::values_of<Loss>(static_cast<Out&&>(out)); };
 
 template <class Context, class Loss>
 concept runs_in = has_executor<Context> && bound_loss<Loss> &&

@@ -61,8 +61,7 @@ output_rows<T> check_gradient(char const* function, argument_name argument,
                               rows<T const, Space> const& of, bool accumulate) {
   check_same_rows(function, argument, gradient, of_name, of);
   check_distinct_rows(function, argument, gradient);
-  return {gradient.data, gradient.row_stride,
-          accumulate ? store_mode::add : store_mode::overwrite};
+  return {gradient.data, gradient.row_stride, accumulate ? store_mode::add : store_mode::overwrite};
 }
 
 }  // namespace detail

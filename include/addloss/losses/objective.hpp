@@ -56,10 +56,10 @@ struct bound_student_objective {
     typename Distillation::gradients student{};
   };
   struct options {
-    rows<arithmetic const, space> upstream{};       ///< as in evaluation_options
-    double grad_scale = 1;                          ///< as in evaluation_options
-    std::int64_t* non_finite = nullptr;             ///< of both terms
-    std::span<head_statistics> statistics{};        ///< as in adversarial_options
+    rows<arithmetic const, space> upstream{};  ///< as in evaluation_options
+    double grad_scale = 1;  ///< as in evaluation_options
+    std::int64_t* non_finite = nullptr;  ///< of both terms
+    std::span<head_statistics> statistics{};  ///< as in adversarial_options
   };
 
   Generator generator;
@@ -99,10 +99,10 @@ struct bound_discriminator_objective {
   };
   struct options {
     rows<arithmetic const, space> upstream{};  ///< as in evaluation_options
-    double grad_scale = 1;                     ///< as in evaluation_options
-    std::int64_t* non_finite = nullptr;        ///< of both terms
-    std::span<head_statistics> statistics{};   ///< as in adversarial_options
-    std::span<double> penalties{};             ///< as in r1_options
+    double grad_scale = 1;  ///< as in evaluation_options
+    std::int64_t* non_finite = nullptr;  ///< of both terms
+    std::span<head_statistics> statistics{};  ///< as in adversarial_options
+    std::span<double> penalties{};  ///< as in r1_options
   };
 
   Adversarial adversarial;
@@ -119,7 +119,8 @@ struct bound_discriminator_objective {
         function, detail::loss_output<Out, space>{value.penalty, "penalty", value.total, 1, true},
         grad.cotangents,
         {settings.upstream, settings.grad_scale, settings.non_finite, settings.penalties});
-    detail::check_same_batch(function, "feature_gradients", second.writer.batch, first.writer.batch);
+    detail::check_same_batch(function, "feature_gradients", second.writer.batch,
+                             first.writer.batch);
     return std::pair(first, second);
   }
 };
@@ -133,7 +134,7 @@ template <class Adversarial, class Distillation>
 struct add_objective {
   Adversarial adversarial{};
   Distillation distillation{};
-  double lambda = 2.5;             ///< weight of the distillation, >= 0
+  double lambda = 2.5;  ///< weight of the distillation, >= 0
   r1 penalty{.gamma = 1e-5};
 
   /// `distilled`: the distillation loss bound to its inputs, in either form.
@@ -158,7 +159,8 @@ struct add_objective {
 /// elements of a sample; heads are summed. At 512 x 512 x 3 its distillation term weighs 786432
 /// times that of `add_practical`.
 template <weighting Weighting = exponential>
-using add_paper = add_objective<adversarial<hinge, mean, sum>, distillation<Weighting, squared, sum>>;
+using add_paper =
+    add_objective<adversarial<hinge, mean, sum>, distillation<Weighting, squared, sum>>;
 
 /// The defaults of this library: the distillation loss is averaged over elements, so lambda means
 /// the same at every resolution.

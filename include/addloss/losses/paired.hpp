@@ -9,9 +9,9 @@
 /// Logits [B, L_k] of K heads; both tensors of a head have one shape. Gradients with respect to
 /// both, `first` for a and `second` for b: both or none. NaN in either gives NaN in the loss and in
 /// both gradients. Reductions, determinism and errors as in losses/adversarial.hpp.
-/// Sources: relativistic pairing: Huang, Gokaslan, Kuleshov, Tompkin, The GAN is dead; long live the
-/// GAN! (R3GAN), 2024, eq. 3; approximate R1: Lin et al., Diffusion Adversarial Post-Training (APT),
-/// 2025, eq. 7.
+/// Sources: relativistic pairing: Huang, Gokaslan, Kuleshov, Tompkin, The GAN is dead; long live
+/// the GAN! (R3GAN), 2024, eq. 3; approximate R1: Lin et al., Diffusion Adversarial Post-Training
+/// (APT), 2025, eq. 7.
 #pragma once
 
 #include <cstdint>
@@ -47,9 +47,9 @@ struct pair_statistics {
 
 template <class T, class Space = host_space>
 struct pair_options {
-  rows<T const, Space> upstream{};          ///< as in evaluation_options
-  double grad_scale = 1;                    ///< as in evaluation_options
-  std::int64_t* non_finite = nullptr;       ///< pairs with an infinite or NaN logit or loss
+  rows<T const, Space> upstream{};  ///< as in evaluation_options
+  double grad_scale = 1;  ///< as in evaluation_options
+  std::int64_t* non_finite = nullptr;  ///< pairs with an infinite or NaN logit or loss
   std::span<pair_statistics> statistics{};  ///< one entry a head, written; or empty
 };
 
@@ -66,9 +66,8 @@ struct pair_row {
     using math::abs;
     auto const [value, grad] = loss(x[0] - x[1]);
     V const gradient = V(gradient_weight) * grad;
-    return {{value, x[0], x[1]},
-            {gradient, -gradient},
-            {x[0] > V(0), x[1] > V(0), abs(grad) > V(0)}};
+    return {
+        {value, x[0], x[1]}, {gradient, -gradient}, {x[0] > V(0), x[1] > V(0), abs(grad) > V(0)}};
   }
 };
 
@@ -116,8 +115,7 @@ struct pair_pass {
     writer.write_sample(row, part == 0, value);
     return value;
   }
-  ADDLOSS_HOST_DEVICE void finish(double const (*totals)[total_count],
-                                  double const* values) const {
+  ADDLOSS_HOST_DEVICE void finish(double const (*totals)[total_count], double const* values) const {
     double total = 0;
     double count = 0;
     for (int part = 0; part < heads; ++part) {
@@ -153,13 +151,12 @@ struct bound_pair {
   std::span<rows<T const, Space> const> second;
 
   template <class Reduction, class Out>
-  auto pass(char const* function, detail::loss_output<Out, Space> const& value, gradients const& grad,
-            options const& settings) const {
+  auto pass(char const* function, detail::loss_output<Out, Space> const& value,
+            gradients const& grad, options const& settings) const {
     using detail::check_heads;
     detail::pair_pass<arithmetic, T, Loss, Tokens, Heads, Reduction, Out> result{};
     if (!(weight >= 0)) {
-      detail::fail(function, "lambda", detail::text() << "a number >= 0",
-                   detail::text() << weight);
+      detail::fail(function, "lambda", detail::text() << "a number >= 0", detail::text() << weight);
     }
     result.heads = check_heads(function, "first", first.size());
     detail::check_same_heads(function, "second", second.size(), first.size());
@@ -179,8 +176,7 @@ struct bound_pair {
       detail::argument_name const first_name("first", head);
       detail::argument_name const second_name("second", head);
       detail::check_batch(function, first_name, first[k], result.samples);
-      detail::check_same_rows(function, second_name, second[k], first_name,
-                              first[k]);
+      detail::check_same_rows(function, second_name, second[k], first_name, first[k]);
       result.tokens[head] = first[k].row_size;
       result.logits[0][head] = detail::stored_rows(first[k]);
       result.logits[1][head] = detail::stored_rows(second[k]);
@@ -193,8 +189,8 @@ struct bound_pair {
                                    grad.second[k], first_name, first[k], grad.accumulate);
       }
     }
-    result.writer = detail::check_output<Reduction>(function, value, result.samples,
-                                                    settings.non_finite);
+    result.writer =
+        detail::check_output<Reduction>(function, value, result.samples, settings.non_finite);
     result.upstream =
         detail::check_upstream(function, settings.upstream, settings.grad_scale, result.samples);
     result.statistics = settings.statistics.data();

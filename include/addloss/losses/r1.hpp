@@ -29,10 +29,10 @@ struct cotangents {
 
 template <class T, class Space = host_space>
 struct r1_options {
-  rows<T const, Space> upstream{};     ///< as in evaluation_options
-  double grad_scale = 1;               ///< as in evaluation_options
+  rows<T const, Space> upstream{};  ///< as in evaluation_options
+  double grad_scale = 1;  ///< as in evaluation_options
   std::int64_t* non_finite = nullptr;  ///< as in evaluation_options
-  std::span<double> penalties{};       ///< r1_k = mean_b sum g^2 of each head, written; or empty
+  std::span<double> penalties{};  ///< r1_k = mean_b sum g^2 of each head, written; or empty
 };
 
 namespace detail {
@@ -89,8 +89,7 @@ struct r1_pass {
     writer.write_sample(row, part == 0, value);
     return value;
   }
-  ADDLOSS_HOST_DEVICE void finish(double const (*totals)[total_count],
-                                  double const* values) const {
+  ADDLOSS_HOST_DEVICE void finish(double const (*totals)[total_count], double const* values) const {
     double total = 0;
     double count = 0;
     for (int part = 0; part < heads; ++part) {
@@ -120,8 +119,8 @@ struct bound_r1 {
   std::span<rows<T const, Space> const> features;
 
   template <class Reduction, class Out>
-  auto pass(char const* function, detail::loss_output<Out, Space> const& value, gradients const& cotangent,
-            options const& settings) const {
+  auto pass(char const* function, detail::loss_output<Out, Space> const& value,
+            gradients const& cotangent, options const& settings) const {
     using detail::fail;
     using detail::text;
     if (!(gamma >= 0)) fail(function, "gamma", text() << "a number >= 0", text() << gamma);
@@ -131,8 +130,7 @@ struct bound_r1 {
       detail::check_same_heads(function, "penalties", settings.penalties.size(), features.size());
     }
     if (!cotangent.features.empty()) {
-      detail::check_same_heads(function, "cotangents", cotangent.features.size(),
-                               features.size());
+      detail::check_same_heads(function, "cotangents", cotangent.features.size(), features.size());
     }
     detail::r1_pass<arithmetic, T, Reduction, Out> result{};
     result.heads = heads;
@@ -150,8 +148,8 @@ struct bound_r1 {
                                    cotangent.features[k], name, features[k], cotangent.accumulate);
       }
     }
-    result.writer = detail::check_output<Reduction>(function, value, result.samples,
-                                                    settings.non_finite);
+    result.writer =
+        detail::check_output<Reduction>(function, value, result.samples, settings.non_finite);
     result.upstream =
         detail::check_upstream(function, settings.upstream, settings.grad_scale, result.samples);
     result.penalties = settings.penalties.data();
@@ -165,8 +163,8 @@ struct bound_r1 {
 /// multiplied by the interval.
 struct r1 {
   double gamma = 1e-5;  ///< weight, >= 0
-  double factor = 1;    ///< 1 (ADD), or 0.5 (Mescheder et al.)
-  int interval = 1;     ///< steps between penalties, >= 1
+  double factor = 1;  ///< 1 (ADD), or 0.5 (Mescheder et al.)
+  int interval = 1;  ///< steps between penalties, >= 1
 
   [[nodiscard]] constexpr bool due(std::int64_t step) const {
     detail::check_interval("r1::due", interval);

@@ -12,8 +12,8 @@
 /// ancestral is Euler's method on s = sigma / alpha with fresh noise: u^2 = eta^2 s'^2 (1 - q^2),
 /// d^2 = s'^2 - u^2, q = s' / s; eta = 1 adds all the noise that keeps the marginal, eta = 0 none
 /// (then it is ddim). All forms are finite at alpha = 0.
-/// Every draw of noise has its own stream of `key`: key.stream for the start, key.stream + i for the
-/// i-th update; the same sample on every device. Not differentiated. Nothing is allocated here.
+/// Every draw of noise has its own stream of `key`: key.stream for the start, key.stream + i for
+/// the i-th update; the same sample on every device. Not differentiated. Nothing is allocated here.
 /// Sources: re-noise: ADD, Sauer et al. 2023, section 3.1; Song, Dhariwal, Chen, Sutskever,
 /// Consistency Models, 2023, algorithm 1; ddim: Song, Meng, Ermon, Denoising Diffusion Implicit
 /// Models, 2020, eq. 12; ancestral: Karras, Aittala, Aila, Laine, Elucidating the Design Space of
@@ -60,8 +60,7 @@ struct ancestral {
   double eta = 1;  ///< share of the noise that is fresh, in [0, 1]
   [[nodiscard]] step_coefficients at(noise_level level, noise_level next) const {
     // alpha' times u and d, so that s = infinity, at alpha = 0, is never met.
-    double const q =
-        level.alpha > 0 ? next.sigma * level.alpha / (next.alpha * level.sigma) : 0.0;
+    double const q = level.alpha > 0 ? next.sigma * level.alpha / (next.alpha * level.sigma) : 0.0;
     double const up = eta * next.sigma * std::sqrt(1 - q * q);
     double const down = std::sqrt(next.sigma * next.sigma - up * up);
     return {next.alpha - down * level.alpha / level.sigma, down / level.sigma, up};

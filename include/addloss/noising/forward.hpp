@@ -74,8 +74,7 @@ struct combination_pass {
     return out;
   }
   [[nodiscard]] ADDLOSS_HOST_DEVICE auto row(int /*part*/, std::int64_t row) const {
-    auto const pair =
-        Coefficients::at(schedule.at(timesteps.data[row * timesteps.row_stride]));
+    auto const pair = Coefficients::at(schedule.at(timesteps.data[row * timesteps.row_stride]));
     return combination_row<arithmetic, 2>{
         {static_cast<arithmetic>(pair.noisy), static_cast<arithmetic>(pair.prediction)}};
   }
@@ -87,8 +86,8 @@ struct combination_pass {
                                   double const* /*values*/) const {}
 };
 
-/// (alpha, sigma), (-sigma, alpha), ...: what each verb multiplies its two operands with, and a check
-/// of the levels where it has none.
+/// (alpha, sigma), (-sigma, alpha), ...: what each verb multiplies its two operands with, and a
+/// check of the levels where it has none.
 struct forward_coefficients {
   static constexpr bool has_pole = false;
   static ADDLOSS_HOST_DEVICE constexpr prediction_coefficients at(noise_level level) {
@@ -187,8 +186,7 @@ concept tensor_of =
 
 /// The times of a batch for `Schedule`, in the memory of `Context`.
 template <class Tensor, class Schedule, class Context>
-concept times_of =
-    tensor_in<Tensor, typename Schedule::time_type const, typename Context::space>;
+concept times_of = tensor_in<Tensor, typename Schedule::time_type const, typename Context::space>;
 
 /// x_t = alpha x_0 + sigma eps.
 template <has_executor Context, noise_schedule Schedule, tensor_of<Context> X0,
@@ -212,8 +210,8 @@ void velocity(Context const& ctx, Schedule const& schedule, X0&& x0, Time&& time
 
 /// x_0 from x_t and a prediction of type P.
 template <prediction_type P, has_executor Context, noise_schedule Schedule,
-          tensor_of<Context> Noisy, times_of<Schedule, Context> Time,
-          tensor_of<Context> Prediction, tensor_of<Context> Out>
+          tensor_of<Context> Noisy, times_of<Schedule, Context> Time, tensor_of<Context> Prediction,
+          tensor_of<Context> Out>
 void to_sample(P /*type*/, Context const& ctx, Schedule const& schedule, Noisy&& noisy,
                Time&& timesteps, Prediction&& prediction, Out&& out) {
   detail::combine<detail::sample_coefficients<P>>("to_sample", ctx, schedule, "noisy", noisy,
@@ -222,8 +220,8 @@ void to_sample(P /*type*/, Context const& ctx, Schedule const& schedule, Noisy&&
 
 /// eps from x_t and a prediction of type P.
 template <prediction_type P, has_executor Context, noise_schedule Schedule,
-          tensor_of<Context> Noisy, times_of<Schedule, Context> Time,
-          tensor_of<Context> Prediction, tensor_of<Context> Out>
+          tensor_of<Context> Noisy, times_of<Schedule, Context> Time, tensor_of<Context> Prediction,
+          tensor_of<Context> Out>
 void to_epsilon(P /*type*/, Context const& ctx, Schedule const& schedule, Noisy&& noisy,
                 Time&& timesteps, Prediction&& prediction, Out&& out) {
   detail::combine<detail::epsilon_coefficients<P>>("to_epsilon", ctx, schedule, "noisy", noisy,

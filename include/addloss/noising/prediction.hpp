@@ -39,7 +39,7 @@ struct residual_coefficients {
 };
 
 struct epsilon_prediction {
-  static constexpr bool has_pole = true;            ///< no x_0 at alpha = 0
+  static constexpr bool has_pole = true;  ///< no x_0 at alpha = 0
   static constexpr bool residual_reads_student = false;
   static constexpr bool residual_reads_noise = true;
   static ADDLOSS_HOST_DEVICE constexpr prediction_coefficients sample(noise_level level) {

@@ -106,17 +106,17 @@ template <class P>
 concept fused_pass =
     std::is_trivially_copyable_v<P> &&
     requires(P const p, double const* sums, double const (*totals)[P::total_count]) {
-  typename P::arithmetic;
-  { P::operand_count } -> std::convertible_to<unsigned>;
-  { P::output_count } -> std::convertible_to<unsigned>;
-  { P::sum_count } -> std::convertible_to<unsigned>;
-  { P::tally_count } -> std::convertible_to<unsigned>;
-  { p.parts() } -> std::same_as<int>;
-  { p.extent(0) } -> std::same_as<part_extent>;
-  p.row(0, std::int64_t{});
-  { P::max_parts } -> std::convertible_to<unsigned>;
-  { p.finish_row(0, std::int64_t{}, sums) } -> std::same_as<double>;
-  p.finish(totals, sums);
-};
+      typename P::arithmetic;
+      { P::operand_count } -> std::convertible_to<unsigned>;
+      { P::output_count } -> std::convertible_to<unsigned>;
+      { P::sum_count } -> std::convertible_to<unsigned>;
+      { P::tally_count } -> std::convertible_to<unsigned>;
+      { p.parts() } -> std::same_as<int>;
+      { p.extent(0) } -> std::same_as<part_extent>;
+      p.row(0, std::int64_t{});
+      { P::max_parts } -> std::convertible_to<unsigned>;
+      { p.finish_row(0, std::int64_t{}, sums) } -> std::same_as<double>;
+      p.finish(totals, sums);
+    };
 
 }  // namespace addloss

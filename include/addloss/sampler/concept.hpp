@@ -25,8 +25,7 @@ namespace detail {
 ADDLOSS_HOST_DEVICE constexpr double uniform_at(random_key const& key, std::uint32_t sample,
                                                 std::size_t pair) {
   philox_block const block = philox4x32_10(key, sample, 0);
-  std::uint64_t const bits =
-      std::uint64_t{block.word[2 * pair]} << 32 | block.word[2 * pair + 1];
+  std::uint64_t const bits = std::uint64_t{block.word[2 * pair]} << 32 | block.word[2 * pair + 1];
   return static_cast<double>(bits >> 11) * 0x1p-53;
 }
 

@@ -14,7 +14,7 @@ namespace addloss {
 struct logit_normal_timesteps {
   using time_type = std::int64_t;
   double mean = 1;
-  double stddev = 1;              ///< >= 0
+  double stddev = 1;  ///< >= 0
   std::int64_t timesteps = 1000;  ///< T >= 1
 
   [[nodiscard]] ADDLOSS_HOST_DEVICE std::int64_t draw(random_key const& key,

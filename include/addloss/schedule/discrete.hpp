@@ -38,8 +38,8 @@ struct schedule_table {
   }
   void check(char const* function, std::int64_t sample, std::int64_t t) const {
     if (t < 0 || t >= size) {
-      detail::fail(function, detail::argument_name("timesteps", sample), detail::text() << "0 to " << size - 1,
-                   detail::text() << t);
+      detail::fail(function, detail::argument_name("timesteps", sample),
+                   detail::text() << "0 to " << size - 1, detail::text() << t);
     }
   }
 };
@@ -56,8 +56,8 @@ class discrete_schedule {
     }
     for (double const abar : alphas_cumprod) {
       if (!(abar >= 0 && abar <= 1)) {
-        detail::fail("discrete_schedule", "alphas_cumprod",
-                     detail::text() << "numbers in [0, 1]", detail::text() << abar);
+        detail::fail("discrete_schedule", "alphas_cumprod", detail::text() << "numbers in [0, 1]",
+                     detail::text() << abar);
       }
       result.levels_.push_back({std::sqrt(abar), std::sqrt(1 - abar)});
     }
@@ -119,8 +119,8 @@ inline discrete_schedule linear_schedule(beta_range range = {1e-4, 2e-2}) {
 inline discrete_schedule scaled_linear_schedule(beta_range range = {8.5e-4, 1.2e-2}) {
   return detail::schedule_from_betas(
       "scaled_linear_schedule", range.timesteps, [&](std::int64_t i) {
-        double const root = detail::linspace(std::sqrt(range.beta_start),
-                                             std::sqrt(range.beta_end), range.timesteps, i);
+        double const root = detail::linspace(std::sqrt(range.beta_start), std::sqrt(range.beta_end),
+                                             range.timesteps, i);
         return root * root;
       });
 }

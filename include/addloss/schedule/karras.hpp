@@ -45,8 +45,8 @@ struct karras {
   }
   void check(char const* function, std::int64_t sample, double sigma) const {
     if (!(sigma >= 0 && std::isfinite(sigma))) {
-      detail::fail(function, detail::argument_name("timesteps", sample), detail::text() << "a finite sigma >= 0",
-                   detail::text() << sigma);
+      detail::fail(function, detail::argument_name("timesteps", sample),
+                   detail::text() << "a finite sigma >= 0", detail::text() << sigma);
     }
   }
 };

@@ -24,8 +24,8 @@ namespace addloss::testing {
 template <class Tensor>
 concept adapted =
     tensor_like<Tensor&> && tensor_like<Tensor const&> &&
-    (!tensor_like<Tensor> || std::same_as<view_of<Tensor&>, Tensor>) &&
-    view_of<Tensor&>::rank == view_of<Tensor const&>::rank &&
+    (!tensor_like<Tensor> || std::same_as<view_of<Tensor&>, Tensor>)&&view_of<Tensor&>::rank ==
+        view_of<Tensor const&>::rank &&
     std::same_as<typename view_of<Tensor&>::space, typename view_of<Tensor const&>::space> &&
     std::same_as<typename view_of<Tensor&>::value_type,
                  typename view_of<Tensor const&>::value_type> &&

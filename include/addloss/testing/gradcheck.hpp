@@ -23,18 +23,18 @@
 namespace addloss::testing {
 
 struct gradcheck_options {
-  double step = 1e-5;       ///< h, > 0
+  double step = 1e-5;  ///< h, > 0
   double tolerance = 1e-6;  ///< largest relative error that passes
-  double floor = 1e-4;      ///< derivatives smaller than this are compared relative to it, > 0
+  double floor = 1e-4;  ///< derivatives smaller than this are compared relative to it, > 0
 };
 
 /// The worst element. For an empty x: no error, index 0.
 struct gradcheck_result {
-  double error = 0;         ///< relative
-  std::size_t index = 0;    ///< the first element with that error
-  double gradient = 0;      ///< g at `index`
-  double difference = 0;    ///< d at `index`
-  bool passed = true;       ///< error <= tolerance
+  double error = 0;  ///< relative
+  std::size_t index = 0;  ///< the first element with that error
+  double gradient = 0;  ///< g at `index`
+  double difference = 0;  ///< d at `index`
+  bool passed = true;  ///< error <= tolerance
 
   explicit operator bool() const { return passed; }
 };

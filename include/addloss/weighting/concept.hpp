@@ -11,10 +11,10 @@ namespace addloss {
 
 /// A small struct that gives c(t) >= 0 for a noise level. See uniform.hpp to write your own.
 template <class W>
-concept weighting = std::is_trivially_copyable_v<W> &&
-                    requires(W const weighting, noise_level level) {
-                      { weighting.at(level) } -> std::same_as<double>;
-                    };
+concept weighting =
+    std::is_trivially_copyable_v<W> && requires(W const weighting, noise_level level) {
+      { weighting.at(level) } -> std::same_as<double>;
+    };
 
 /// Also gives c(t) / alpha(t) without dividing by alpha: the gradient of a distillation loss from
 /// epsilon predictions then has no pole at alpha = 0.
