@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT
+// add_noise with noise generated on the fly and with stored noise, and the generator alone.
+#include <addloss/noising/forward.hpp>
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include <addloss/cpu/executor.hpp>
+#include <addloss/schedule/discrete.hpp>
+
+#include "limits.hpp"
+#include "turns.hpp"
+
+namespace {
+
+namespace add = addloss;
+
+/// Generated elements a second and core.
+constexpr double target_of(int simd_bytes) {
+  if (simd_bytes == 64) return 2.0e9;
+  return simd_bytes == 32 ? 0.9e9 : 0.35e9;
+}
+constexpr double target = target_of(ADDLOSS_SIMD_BYTES);
+
+/// The inputs and outputs of a benchmark with arguments B, elements of a sample, threads.
+struct tensors {
+  explicit tensors(benchmark::State const& state)
+      : samples(state.range(0)),
+        size(samples * state.range(1)),
+        threads(static_cast<int>(state.range(2))),
+        x0(size),
+        noise(size),
+        out(size),
+        timesteps(static_cast<std::size_t>(samples), 500) {}
+
+  auto view(bench::aligned_array<float>& array) const {
+    return add::view(array.data(), samples, size / samples);
+  }
+
+  std::int64_t samples;
+  std::int64_t size;
+  int threads;
+  bench::aligned_array<float> x0, noise, out;
+  std::vector<std::int64_t> timesteps;
+  add::discrete_schedule schedule = add::scaled_linear_schedule();
+};
+
+void report(benchmark::State& state, std::int64_t size, int threads, double seconds) {
+  state.counters["per_core"] = static_cast<double>(size) / threads / seconds;
+}
+
+void add_noise_generated(benchmark::State& state) {
+  tensors data(state);
+  add::cpu_context const ctx{.threads = data.threads};
+  add::normal_noise const noise{{.seed = 42}};
+  auto const result = bench::take_turns(state, [&] {
+    add::add_noise(ctx, data.schedule.table(), data.view(data.x0),
+                   add::view(data.timesteps.data(), data.samples), noise, data.view(data.out));
+  });
+  report(state, data.size, data.threads, result.seconds);
+  state.counters["target"] = target;
+}
+
+void add_noise_stored(benchmark::State& state) {
+  tensors data(state);
+  add::cpu_context const ctx{.threads = data.threads};
+  auto const limit = [&](auto triad) {
+    return [&, triad] {
+      triad(data.out.data(), data.x0.data(), data.noise.data(), data.size, data.threads);
+    };
+  };
+  auto const [seconds, share] = bench::take_turns(
+      state,
+      [&] {
+        add::add_noise(ctx, data.schedule.table(), data.view(data.x0),
+                       add::view(data.timesteps.data(), data.samples), data.view(data.noise),
+                       data.view(data.out));
+      },
+      limit(limits::triad), limit(limits::streaming_triad));
+  report(state, data.size, data.threads, seconds);
+  state.counters["triad"] = share[0];
+  state.counters["limit"] = std::min(share[0], share[1]);
+}
+
+/// Into the first-level cache: what add_noise would reach if everything but the numbers were free.
+void fill_normals(benchmark::State& state) {
+  constexpr std::int64_t groups = 64;
+  bench::aligned_array<float> out(groups * 64);
+  auto const result = bench::take_turns(state, [&] {
+    for (std::int64_t group = 0; group < groups; ++group) {
+      add::detail::fill_normals({.seed = 42}, 0, group, out.data() + group * 64);
+    }
+  });
+  report(state, groups * 64, 1, result.seconds);
+  state.counters["target"] = target;
+}
+
+void settings(benchmark::internal::Benchmark* benchmark) {
+  for (std::int64_t const row_size : {4 * 64 * 64, 3 * 512 * 512}) {
+    for (int const threads : {1, 2}) benchmark->Args({8, row_size, threads});
+  }
+  benchmark->ArgNames({"", "", "threads"})->UseManualTime()->Unit(benchmark::kMicrosecond);
+}
+
+BENCHMARK(fill_normals)->UseManualTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK(add_noise_generated)->Apply(settings);
+BENCHMARK(add_noise_stored)->Apply(settings);
+
+}  // namespace
