@@ -228,7 +228,7 @@ struct block_runner {
     return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
   }
 
-  /// Elements whose first operand, or whose loss, is infinite or NaN.
+  /// Elements whose first operand, or one of whose sums, is infinite or NaN.
   template <class... Rows>
   [[gnu::noinline, gnu::cold]] static double count_non_finite(Element const& element,
                                                               std::int64_t first, std::int64_t last,
@@ -247,7 +247,9 @@ struct block_runner {
     std::int64_t count = 0;
     for (int i = 0; i < size; ++i) {
       A const operand[] = {widen<A>(from[i])...};
-      bool const finite = math::is_finite(operand[0]) && math::is_finite(element(operand).sum[0]);
+      auto const result = element(operand);
+      bool finite = math::is_finite(operand[0]);
+      for (unsigned s = 0; s < Sums; ++s) finite = finite && math::is_finite(result.sum[s]);
       count += finite ? 0 : 1;
     }
     return count;

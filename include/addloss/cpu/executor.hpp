@@ -174,10 +174,11 @@ struct pass_runner {
   using output_type = decltype(output_element());
 
   [[nodiscard]] auto outputs_of(int part, std::int64_t row) const {
-    return [&]<std::size_t... I>(std::index_sequence<I...>) {
-      return slots<output_type*, outputs>{
-          {place(pass.template output<static_cast<int>(I)>(part), row)...}};
+    slots<output_type*, outputs> result{};
+    [&]<std::size_t... I>(std::index_sequence<I...>) {
+      ((result[I] = place(pass.template output<static_cast<int>(I)>(part), row)), ...);
     }(std::make_index_sequence<outputs>{});
+    return result;
   }
 
   template <class T>

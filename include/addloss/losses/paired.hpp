@@ -136,7 +136,7 @@ struct pair_pass {
 }  // namespace detail
 
 /// A paired loss bound to the logits of K heads; made by `paired` and `approximate_r1`.
-template <class Loss, reduction Tokens, reduction Heads, class T, class Space>
+template <distance Loss, reduction Tokens, reduction Heads, class T, class Space>
 struct bound_pair {
   using space = Space;
   using arithmetic = arithmetic_t<T>;
@@ -199,7 +199,7 @@ struct bound_pair {
 };
 
 /// An adversarial loss on pairs as a value.
-template <class Loss = relativistic, reduction Tokens = mean, reduction Heads = sum>
+template <distance Loss = relativistic, reduction Tokens = mean, reduction Heads = sum>
 struct paired {
   Loss loss{};
 

@@ -8,7 +8,8 @@
 /// to a second reverse pass through the computation of g_k to get the parameters' gradients.
 /// (The penalty concerns the gradient with respect to features, never to parameters.)
 /// Deterministic, one read of g, one write of the cotangent, no allocation.
-/// Errors: shapes, an empty batch, more than `max_heads` heads, gamma < 0, interval < 1.
+/// Errors: shapes, an empty batch, more than `max_heads` heads, gamma < 0, factor < 0,
+/// interval < 1.
 /// Source: Mescheder, Geiger, Nowozin, Which Training Methods for GANs do actually Converge?, 2018,
 /// eq. 9 (gamma / 2 there: factor = 0.5); on the heads' input: ADD, Sauer et al. 2023, section 3.2;
 /// lazy interval: Karras et al., StyleGAN2, 2020, section 3.1.
@@ -114,7 +115,7 @@ struct bound_r1 {
   using values = detail::loss_output<Out, Space>;
 
   double gamma;
-  double weight;
+  double factor;
   int interval;
   std::span<rows<T const, Space> const> features;
 
@@ -124,6 +125,7 @@ struct bound_r1 {
     using detail::fail;
     using detail::text;
     if (!(gamma >= 0)) fail(function, "gamma", text() << "a number >= 0", text() << gamma);
+    if (!(factor >= 0)) fail(function, "factor", text() << "a number >= 0", text() << factor);
     detail::check_interval(function, interval);
     int const heads = detail::check_heads(function, "features", features.size());
     if (!settings.penalties.empty()) {
@@ -135,7 +137,7 @@ struct bound_r1 {
     detail::r1_pass<arithmetic, T, Reduction, Out> result{};
     result.heads = heads;
     result.samples = features[0].count;
-    result.weight = weight;
+    result.weight = gamma * factor * interval;
     for (int head = 0; head < result.heads; ++head) {
       auto const k = static_cast<std::size_t>(head);
       detail::argument_name const name("features", head);
@@ -174,7 +176,7 @@ struct r1 {
   /// Binds the feature gradients of K heads: `r1{}.on<float>(gradients)`.
   template <storage_scalar T, class Space = host_space>
   auto on(head_rows<T, Space> features) const {
-    return bound_r1<T, Space>{gamma, gamma * factor * interval, interval, features};
+    return bound_r1<T, Space>{gamma, factor, interval, features};
   }
 };
 

@@ -1,0 +1,503 @@
+// SPDX-License-Identifier: MIT
+#include <addloss/losses/paired.hpp>
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <addloss/adapters/span.hpp>
+#include <addloss/core/simd.hpp>
+#include <addloss/cpu/executor.hpp>
+#include <addloss/losses/evaluate.hpp>
+
+#include "catch.hpp"
+
+namespace {
+
+using namespace addloss;
+
+constexpr double infinity = std::numeric_limits<double>::infinity();
+constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
+constexpr double guard = 768;  // exact in every storage type
+
+static_assert(distance<relativistic>);
+
+/// A user's own: the hinge of the difference of a pair.
+struct relativistic_hinge {
+  template <class V>
+  value_grad<V> operator()(V d) const {
+    using math::select;
+    V const margin = V(1) - d;
+    auto const idle = margin <= V(0);
+    return {select(idle, V(0), margin), select(idle, V(0), V(-1))};
+  }
+};
+
+struct point {
+  double value;
+  double slope;
+};
+point naive(relativistic, double d) { return {std::log(1 + std::exp(-d)), -1 / (1 + std::exp(d))}; }
+point naive(squared, double d) { return {d * d, 2 * d}; }
+point naive(relativistic_hinge, double d) { return d < 1 ? point{1 - d, -1} : point{0, 0}; }
+
+template <class T>
+double as_double(T x) {
+  if constexpr (arithmetic_scalar<T>) {
+    return static_cast<double>(x);
+  } else {
+    return static_cast<double>(static_cast<float>(x));
+  }
+}
+
+/// [B, L_k] of each head, with `gap` elements between samples that nobody may touch.
+template <class T>
+struct head_tensors {
+  std::size_t batch;
+  std::vector<std::size_t> tokens;
+  std::size_t gap;
+  std::vector<std::vector<T>> memory;
+  std::vector<rows<T const>> read;
+  std::vector<rows<T>> write;
+
+  head_tensors(std::size_t samples, std::vector<std::size_t> const& lengths, std::size_t space = 0)
+      : batch(samples), tokens(lengths), gap(space) {
+    for (std::size_t const length : tokens) {
+      memory.emplace_back(batch * (length + gap), stored(guard));
+      auto place = view(memory.back().data(), batch, length);
+      place.strides[0] = static_cast<std::int64_t>(length + gap);
+      write.emplace_back(place);
+      read.emplace_back(place);
+    }
+  }
+  head_tensors(head_tensors&&) = default;  // a copy would be views of the original
+
+  static T stored(double x) { return T(static_cast<arithmetic_t<T>>(x)); }
+  T& at(std::size_t k, std::size_t b, std::size_t l) {
+    return memory[k][b * (tokens[k] + gap) + l];
+  }
+  void each(auto const& visit) {
+    for (std::size_t k = 0; k < tokens.size(); ++k) {
+      for (std::size_t b = 0; b < batch; ++b) {
+        for (std::size_t l = 0; l < tokens[k]; ++l) visit(k, b, at(k, b, l));
+      }
+    }
+  }
+  void fill(unsigned seed) {
+    std::mt19937 random(seed);
+    std::normal_distribution<double> normal(0, 1.5);
+    each([&](std::size_t, std::size_t, T& x) { x = stored(normal(random)); });
+  }
+  [[nodiscard]] bool gaps_untouched() const {
+    for (std::size_t k = 0; k < tokens.size(); ++k) {
+      std::size_t const stride = tokens[k] + gap;
+      for (std::size_t i = 0; i < memory[k].size(); ++i) {
+        if (i % stride >= tokens[k] && as_double(memory[k][i]) != guard) return false;
+      }
+    }
+    return true;
+  }
+};
+
+struct shape {
+  std::size_t batch;
+  std::vector<std::size_t> tokens;
+  std::size_t gap = 0;
+};
+shape const three_heads{3, {1, 64, 131}};
+shape const strided{3, {5, 70}, 3};
+
+template <class T>
+constexpr double sum_tolerance = std::same_as<T, double> ? 1e-13 : 2e-6;
+template <class T>
+constexpr double stored_tolerance = std::same_as<T, double>  ? 1e-14
+                                    : std::same_as<T, float> ? 1e-6
+                                    : std::same_as<T, half>  ? 0x1p-10
+                                                             : 0x1p-7;
+
+/// Values, both gradients and statistics of `bind(first, second)`, whose loss is `weight` times the
+/// mean over samples of sums over heads and tokens, times token_factor(L).
+template <class T, class Reduction, class Loss>
+void check(shape const& s, double weight, auto const& token_factor, Loss loss, auto const& bind,
+           std::vector<arithmetic_t<T>> const& upstream = {}) {
+  head_tensors<T> first(s.batch, s.tokens, s.gap);
+  head_tensors<T> second(s.batch, s.tokens, s.gap);
+  head_tensors<T> first_gradient(s.batch, s.tokens, s.gap);
+  head_tensors<T> second_gradient(s.batch, s.tokens, s.gap);
+  first.fill(51);
+  second.fill(52);
+  std::size_t const heads = s.tokens.size();
+  std::vector<pair_statistics> statistics(heads);
+  std::int64_t bad = 99;
+  pair_options<arithmetic_t<T>> options{.non_finite = &bad, .statistics = statistics};
+  if (!upstream.empty()) options.upstream = upstream;
+  std::vector<double> losses(std::same_as<Reduction, per_sample> ? s.batch : 1, guard);
+  auto const run = [&](auto& out) {
+    value_and_grad<Reduction>(cpu_context{}, bind(first.read, second.read), out,
+                              {.first = first_gradient.write, .second = second_gradient.write},
+                              options);
+  };
+  if constexpr (std::same_as<Reduction, per_sample>) {
+    run(losses);
+  } else {
+    run(losses[0]);
+  }
+
+  auto const batch = static_cast<double>(s.batch);
+  std::vector<double> samples(s.batch);
+  std::vector<pair_statistics> expected(heads);
+  double worst = 0;
+  double largest = 0;
+  first.each([&](std::size_t k, std::size_t b, T& a) {
+    std::size_t const l =
+        static_cast<std::size_t>(&a - first.memory[k].data()) - b * (s.tokens[k] + s.gap);
+    double const z[2] = {as_double(a), as_double(second.at(k, b, l))};
+    auto const [value, slope] = naive(loss, z[0] - z[1]);
+    double const scale = weight * token_factor(static_cast<double>(s.tokens[k]));
+    samples[b] += scale * value;
+    double g = scale * slope;
+    if (std::same_as<Reduction, mean>) g /= batch;
+    if (!upstream.empty()) g *= static_cast<double>(upstream[b]);
+    for (double const error :
+         {as_double(first_gradient.at(k, b, l)) - g, as_double(second_gradient.at(k, b, l)) + g}) {
+      if (!(std::abs(error) <= worst)) worst = std::abs(error);
+    }
+    largest = std::fmax(largest, std::abs(g));
+    double const share = 1 / (batch * static_cast<double>(s.tokens[k]));
+    logit_statistics* const sides[2] = {&expected[k].first, &expected[k].second};
+    for (int side = 0; side < 2; ++side) {
+      sides[side]->mean += share * z[side];
+      sides[side]->positive += z[side] > 0 ? share : 0;
+      sides[side]->active += slope != 0 ? share : 0;
+    }
+  });
+  CAPTURE(s.batch, s.tokens, s.gap);
+  CHECK(worst <= stored_tolerance<T> * largest);
+  CHECK(first_gradient.gaps_untouched());
+  CHECK(second_gradient.gaps_untouched());
+  if constexpr (!std::same_as<Reduction, per_sample>) {
+    double total = 0;
+    for (double const x : samples) total += x;
+    samples = {std::same_as<Reduction, mean> ? total / batch : total};
+  }
+  for (std::size_t i = 0; i < losses.size(); ++i) {
+    CHECK(losses[i] == Approx(samples[i]).epsilon(sum_tolerance<T>));
+  }
+  CHECK(bad == 0);
+  for (std::size_t k = 0; k < heads; ++k) {
+    auto const compare = [&](logit_statistics const& got, logit_statistics const& right) {
+      CHECK(got.mean == Approx(right.mean).epsilon(0).margin(10 * sum_tolerance<T>));
+      CHECK(got.positive == Approx(right.positive).epsilon(1e-13));
+      CHECK(got.active == Approx(right.active).epsilon(1e-13));
+      CHECK(got.non_finite == 0);
+    };
+    compare(statistics[k].first, expected[k].first);
+    compare(statistics[k].second, expected[k].second);
+  }
+}
+
+constexpr auto token_mean = [](double length) { return 1 / length; };
+constexpr auto token_sum = [](double) { return 1.0; };
+
+template <class T>
+constexpr auto discriminator =
+    [](auto const& real, auto const& fake) { return paired<>{}.discriminator<T>(real, fake); };
+template <class T>
+constexpr auto penalty = [](auto const& logits, auto const& perturbed) {
+  return approximate_r1<>{.lambda = 0.75}.on<T>(logits, perturbed);
+};
+
+bool same(float a, float b) { return a == b || (std::isnan(a) && std::isnan(b)); }
+
+}  // namespace
+
+TEST_CASE("the relativistic loss at named points") {
+  CHECK(relativistic{}(0.0).value == Approx(std::log(2.0)).epsilon(1e-15));
+  CHECK(relativistic{}(0.0).grad == -0.5);
+  // No overflow on one side, no lost tail on the other.
+  CHECK(relativistic{}(-1e300).value == 1e300);
+  CHECK(relativistic{}(-1e300).grad == -1);
+  CHECK(relativistic{}(40.0).value == Approx(std::exp(-40)).epsilon(1e-14));
+  CHECK(relativistic{}(40.0).grad == Approx(-std::exp(-40)).epsilon(1e-14));
+  CHECK(relativistic{}(1e300).value == 0);
+  CHECK(relativistic{}(infinity).grad == 0);
+  CHECK(relativistic{}(-infinity).value == infinity);
+  CHECK(std::isnan(relativistic{}(-infinity).grad));
+  CHECK(std::isnan(relativistic{}(not_a_number).value));
+  CHECK(std::isnan(relativistic{}(not_a_number).grad));
+}
+
+TEST_CASE("the relativistic loss of a register") {
+  using pack = native_pack<float>;
+  constexpr float inf = std::numeric_limits<float>::infinity();
+  for (float const d :
+       {0.0F, 0.4F, -3.0F, 90.0F, -1e30F, inf, -inf, std::numeric_limits<float>::quiet_NaN()}) {
+    CAPTURE(d);
+    CHECK(same(relativistic{}(pack(d)).value.lanes[0], relativistic{}(d).value));
+    CHECK(same(relativistic{}(pack(d)).grad.lanes[1], relativistic{}(d).grad));
+  }
+}
+
+TEST_CASE("relativistic: values, both gradients and statistics") {
+  for (shape const& s : {three_heads, strided, shape{1, {1}}, shape{1, {67, 2}, 1}}) {
+    check<double, mean>(s, 1, token_mean, relativistic{}, discriminator<double>);
+  }
+  check<float, mean>(three_heads, 1, token_mean, relativistic{}, discriminator<float>);
+  check<half, mean>(strided, 1, token_mean, relativistic{}, discriminator<half>);
+  check<bfloat16, mean>(three_heads, 1, token_mean, relativistic{}, discriminator<bfloat16>);
+}
+
+TEST_CASE("relativistic: reductions and upstream gradients") {
+  check<double, per_sample>(strided, 0.5, token_sum, relativistic{},
+                            [](auto const& fake, auto const& real) {
+                              return paired<relativistic, sum, mean>{}.generator<double>(fake,
+                                                                                         real);
+                            },
+                            {0.5, -2, 0});
+  check<double, sum>(three_heads, 1, token_mean, relativistic{}, discriminator<double>, {3, 0, 1});
+}
+
+TEST_CASE("the generator's loss is the discriminator's with reals and fakes exchanged") {
+  double const r[] = {3};
+  double const f[] = {-1};
+  rows<double const> const real[] = {view(r, 1, 1)};
+  rows<double const> const fake[] = {view(f, 1, 1)};
+  double loss = 0;
+  double g[2] = {};
+  rows<double> const g_fake[] = {view(g, 1, 1)};
+  rows<double> const g_real[] = {view(g + 1, 1, 1)};
+  value(cpu_context{}, paired<>{}.discriminator<double>(real, fake), loss);
+  CHECK(loss == Approx(std::log(1 + std::exp(-4))).epsilon(1e-14));
+  value_and_grad(cpu_context{}, paired<>{}.generator<double>(fake, real), loss,
+                 {.first = g_fake, .second = g_real});
+  CHECK(loss == Approx(std::log(1 + std::exp(4))).epsilon(1e-14));
+  // The generator wants its logits above the reals'.
+  CHECK(g[0] == Approx(-1 / (1 + std::exp(-4))).epsilon(1e-14));
+  CHECK(g[1] == -g[0]);
+}
+
+TEST_CASE("a loss on pairs of one's own, with pairs that have no gradient") {
+  check<double, mean>(three_heads, 1, token_mean, relativistic_hinge{},
+                      [](auto const& a, auto const& b) {
+                        return paired<relativistic_hinge>{}.discriminator<double>(a, b);
+                      });
+}
+
+TEST_CASE("approximate R1: values, both gradients and statistics") {
+  for (shape const& s : {three_heads, strided, shape{1, {1}}}) {
+    check<double, mean>(s, 0.75, token_sum, squared{}, penalty<double>);
+  }
+  check<float, mean>(strided, 0.75, token_sum, squared{}, penalty<float>);
+  check<half, mean>(three_heads, 0.75, token_sum, squared{}, penalty<half>);
+  check<bfloat16, mean>(strided, 0.75, token_sum, squared{}, penalty<bfloat16>);
+  check<double, per_sample>(strided, 0.75, token_sum, squared{}, penalty<double>, {0.5, -2, 0});
+  check<double, mean>(three_heads, 0.25 / 3, token_mean, squared{},
+                      [](auto const& a, auto const& b) {
+                        return approximate_r1<mean, mean>{.lambda = 0.25}.on<double>(a, b);
+                      });
+}
+
+TEST_CASE("approximate R1 weighs 100 where nothing is said, and may weigh nothing") {
+  double const a[] = {1.5};
+  double const b[] = {1};
+  rows<double const> const first[] = {view(a, 1, 1)};
+  rows<double const> const second[] = {view(b, 1, 1)};
+  double loss = 0;
+  value(cpu_context{}, approximate_r1<>{}.on<double>(first, second), loss);
+  CHECK(loss == 25);
+  value(cpu_context{}, approximate_r1<>{.lambda = 0}.on<double>(first, second), loss);
+  CHECK(loss == 0);
+}
+
+TEST_CASE("gradients of pairs may be written over the logits") {
+  head_tensors<double> apart[2] = {{3, {5, 131}, 2}, {3, {5, 131}, 2}};
+  head_tensors<double> over[2] = {{3, {5, 131}, 2}, {3, {5, 131}, 2}};
+  head_tensors<double> out[2] = {{3, {5, 131}, 2}, {3, {5, 131}, 2}};
+  for (unsigned side = 0; side < 2; ++side) {
+    apart[side].fill(61 + side);
+    over[side].fill(61 + side);
+  }
+  double loss[2] = {0, 0};
+  value_and_grad(cpu_context{}, penalty<double>(apart[0].read, apart[1].read), loss[0],
+                 {.first = out[0].write, .second = out[1].write});
+  value_and_grad(cpu_context{}, penalty<double>(over[0].read, over[1].read), loss[1],
+                 {.first = over[0].write, .second = over[1].write});
+  CHECK(loss[0] == loss[1]);
+  CHECK(over[0].memory == out[0].memory);
+  CHECK(over[1].memory == out[1].memory);
+}
+
+TEST_CASE("gradients of pairs are added to what is there") {
+  head_tensors<double> logits[2] = {{1, {2}}, {1, {2}}};
+  head_tensors<double> out[2] = {{1, {2}}, {1, {2}}};
+  for (auto& z : logits) z.fill(63);
+  logits[0].at(0, 0, 1) = logits[1].at(0, 0, 1) + 2;
+  grad(cpu_context{}, penalty<double>(logits[0].read, logits[1].read),
+       {.first = out[0].write, .second = out[1].write, .accumulate = true});
+  CHECK(out[0].at(0, 0, 0) == guard);
+  CHECK(out[0].at(0, 0, 1) == Approx(guard + 3).epsilon(1e-15));
+  CHECK(out[1].at(0, 0, 1) == Approx(guard - 3).epsilon(1e-15));
+}
+
+TEST_CASE("NaN in either logit of a pair is in the loss and in both gradients, and counted") {
+  for (std::size_t const side : {std::size_t{0}, std::size_t{1}}) {
+    head_tensors<float> logits[2] = {{2, {4, 67}}, {2, {4, 67}}};
+    head_tensors<float> out[2] = {{2, {4, 67}}, {2, {4, 67}}};
+    logits[0].fill(71);
+    logits[1].fill(72);
+    logits[side].at(1, 1, 66) = std::numeric_limits<float>::quiet_NaN();
+    pair_statistics health[2];
+    std::int64_t bad = 0;
+    float losses[2] = {0, 0};
+    value_and_grad<per_sample>(cpu_context{}, discriminator<float>(logits[0].read, logits[1].read),
+                               view(losses, 2), {.first = out[0].write, .second = out[1].write},
+                               {.non_finite = &bad, .statistics = health});
+    CAPTURE(side);
+    CHECK(std::isfinite(losses[0]));
+    CHECK(std::isnan(losses[1]));
+    CHECK(bad == 1);
+    CHECK(health[0].first.non_finite == 0);
+    CHECK(health[1].first.non_finite == 1);
+    CHECK(health[1].second.non_finite == 1);
+    CHECK(std::isnan(side == 0 ? health[1].first.mean : health[1].second.mean));
+    CHECK(std::isfinite(side == 0 ? health[1].second.mean : health[1].first.mean));
+    for (auto& gradient : out) {
+      int nans = 0;
+      gradient.each([&](std::size_t, std::size_t, float g) { nans += std::isnan(g) ? 1 : 0; });
+      CHECK(nans == 1);
+      CHECK(std::isnan(gradient.at(1, 1, 66)));
+    }
+  }
+}
+
+// --- errors --------------------------------------------------------------------------------------
+
+namespace {
+
+/// A good call, whose arguments a test then spoils one at a time.
+struct call {
+  head_tensors<float> logits[2] = {{2, {3, 5}}, {2, {3, 5}}};
+  head_tensors<float> out[2] = {{2, {3, 5}}, {2, {3, 5}}};
+  std::vector<rows<float const>> first{logits[0].read};
+  std::vector<rows<float const>> second{logits[1].read};
+  std::vector<rows<float>> first_gradient{out[0].write};
+  std::vector<rows<float>> second_gradient{out[1].write};
+  std::vector<pair_statistics> statistics = std::vector<pair_statistics>(2);
+  std::vector<float> upstream = {1, 1};
+  std::vector<float> losses = {static_cast<float>(guard), static_cast<float>(guard)};
+  std::int64_t bad = -7;
+  double lambda = 1;
+  float scratch[64] = {};
+
+  /// The text after "value_and_grad: ", or what was written in spite of it.
+  std::string refusal() {
+    for (auto& s : statistics) s.first.mean = s.second.mean = guard;
+    std::string text = "no error";
+    try {
+      value_and_grad<per_sample>(
+          cpu_context{}, approximate_r1<>{.lambda = lambda}.on<float>(first, second), losses,
+          {.first = first_gradient, .second = second_gradient},
+          {.upstream = upstream, .non_finite = &bad, .statistics = statistics});
+    } catch (error const& e) {
+      text = e.what();
+    }
+    bool clean = bad == -7;
+    for (float const x : losses) clean = clean && x == static_cast<float>(guard);
+    for (auto const& s : statistics) {
+      clean = clean && s.first.mean == guard && s.second.mean == guard;
+    }
+    for (auto& gradient : out) {
+      gradient.each([&](std::size_t, std::size_t, float g) {
+        clean = clean && g == static_cast<float>(guard);
+      });
+    }
+    if (!clean) return "written in spite of: " + text;
+    std::string const begin = "value_and_grad: ";
+    return text.starts_with(begin) ? text.substr(begin.size()) : text;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a negative or NaN lambda is refused") {
+  call good;
+  CHECK(good.refusal() == "written in spite of: no error");
+  call negative;
+  negative.lambda = -0.5;
+  CHECK(negative.refusal() == "lambda (expected a number >= 0, got -0.5)");
+  call nan;
+  nan.lambda = not_a_number;
+  CHECK(nan.refusal() == "lambda (expected a number >= 0, got nan)");
+}
+
+TEST_CASE("wrong numbers of heads of pairs are refused") {
+  call none;
+  none.first.clear();
+  CHECK(none.refusal() == "first (expected 1 to 32 heads, got 0)");
+  call many;
+  many.first.assign(33, many.first[0]);
+  CHECK(many.refusal() == "first (expected 1 to 32 heads, got 33)");
+  call fewer;
+  fewer.second.pop_back();
+  CHECK(fewer.refusal() == "second (expected 2 heads, got 1)");
+  call statistics;
+  statistics.statistics.pop_back();
+  CHECK(statistics.refusal() == "statistics (expected 2 heads, got 1)");
+}
+
+TEST_CASE("gradients of a pair are wanted both or not at all") {
+  call first;
+  first.second_gradient.clear();
+  CHECK(first.refusal() == "gradients.second (expected 2 heads, got 0)");
+  call second;
+  second.first_gradient.clear();
+  CHECK(second.refusal() == "gradients.first (expected 2 heads, got 0)");
+  call shape_of_second;
+  shape_of_second.second_gradient[1] = view(shape_of_second.scratch, 2, 4);
+  CHECK(shape_of_second.refusal() ==
+        "gradients.second[1] (expected the shape of first[1], [2,5], got [2,4])");
+  call overlapping;
+  auto place = view(overlapping.scratch, 2, 3);
+  place.strides[0] = 0;
+  overlapping.first_gradient[0] = place;
+  CHECK(overlapping.refusal() ==
+        "gradients.first[0] (expected samples at least 3 elements apart, as they are written, got "
+        "stride 0 on axis 0)");
+}
+
+TEST_CASE("shapes of pairs are checked") {
+  call tokens;
+  tokens.second[1] = view(tokens.scratch, 2, 4);
+  CHECK(tokens.refusal() == "second[1] (expected the shape of first[1], [2,5], got [2,4])");
+  call batch;
+  batch.first[1] = view(batch.scratch, 3, 5);
+  CHECK(batch.refusal() == "first[1] (expected 2 samples, got [3,5])");
+  call absent;
+  absent.first[0] = {};
+  CHECK(absent.refusal() == "first[0] (expected a tensor, got none)");
+  call empty;
+  empty.first[0] = view(empty.scratch, 0, 3);
+  CHECK(empty.refusal() == "first[0] (expected a batch of at least one sample, got [0,3])");
+  call upstream;
+  upstream.upstream.pop_back();
+  CHECK(upstream.refusal() == "upstream (expected shape [2], one number a sample, got [1])");
+  call losses;
+  losses.losses.pop_back();
+  CHECK(losses.refusal() == "value (expected shape [2], one number a sample, got [1])");
+}
+
+TEST_CASE("a pair with an infinite second logit is counted, even where its loss is 0") {
+  std::vector<double> const first = {1, 2};
+  std::vector<double> const second = {1, -std::numeric_limits<double>::infinity()};
+  std::vector<rows<double const>> const a = {view(first.data(), 2, 1)};
+  std::vector<rows<double const>> const b = {view(second.data(), 2, 1)};
+  double loss = 0;
+  std::int64_t bad = -1;
+  value(cpu_context{}, paired<relativistic>{}.discriminator<double>(a, b), loss,
+        {.non_finite = &bad});
+  CHECK(bad == 1);
+  CHECK(std::isfinite(loss));
+}
