@@ -175,9 +175,11 @@ struct pass_runner {
 
   [[nodiscard]] auto outputs_of(int part, std::int64_t row) const {
     slots<output_type*, outputs> result{};
-    [&]<std::size_t... I>(std::index_sequence<I...>) {
-      ((result[I] = place(pass.template output<static_cast<int>(I)>(part), row)), ...);
-    }(std::make_index_sequence<outputs>{});
+    if constexpr (outputs > 0) {
+      [&]<std::size_t... I>(std::index_sequence<I...>) {
+        ((result[I] = place(pass.template output<static_cast<int>(I)>(part), row)), ...);
+      }(std::make_index_sequence<outputs>{});
+    }
     return result;
   }
 
