@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <addloss/adapters/span.hpp>
+#include <addloss/losses/adversarial.hpp>
 #include <addloss/losses/distillation.hpp>
 #include <addloss/losses/evaluate.hpp>
 #include <addloss/weighting/uniform.hpp>
@@ -323,4 +324,29 @@ TEST_CASE("no call allocates") {
   auto const counted = numbers<float>(3, 1);
   CHECK(allocations > after);
   CHECK(counted.size() == 3);
+}
+
+TEST_CASE("non-finite elements are counted before a gradient is written over them") {
+  // An idle infinite logit: loss 0, gradient 0. Read again after it was overwritten, it would count
+  // as finite.
+  constexpr std::size_t size = 5000;
+  std::vector<float> real(size, 0.5F);
+  std::vector<float> fake(size, 0.5F);
+  real[10] = std::numeric_limits<float>::infinity();
+  real[4999] = std::numeric_limits<float>::infinity();
+  fake[4500] = std::numeric_limits<float>::quiet_NaN();
+  std::vector<addloss::rows<float>> const real_rows = {view(real.data(), 1, size)};
+  std::vector<addloss::rows<float>> const fake_rows = {view(fake.data(), 1, size)};
+  std::vector<addloss::rows<float const>> const real_read = {real_rows[0]};
+  std::vector<addloss::rows<float const>> const fake_read = {fake_rows[0]};
+  std::vector<addloss::head_statistics> health(1);
+  std::int64_t bad = 0;
+  addloss::grad(cpu_context{}, addloss::adversarial<>{}.discriminator<float>(real_read, fake_read),
+                {.real = real_rows, .fake = fake_rows}, {.non_finite = &bad, .statistics = health});
+  CHECK(bad == 3);
+  CHECK(health[0].real.non_finite == 2);
+  CHECK(health[0].fake.non_finite == 1);
+  CHECK(real[10] == 0);
+  CHECK(real[0] == -1.0F / size);
+  CHECK(std::isnan(fake[4500]));
 }

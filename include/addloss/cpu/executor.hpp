@@ -147,8 +147,26 @@ struct pass_runner {
                     std::int64_t last, Rows const&... rows) const {
     auto const element = pass.row(part, row);
     auto const out = outputs_of(part, row);
-    using blocks = block_runner<std::remove_cvref_t<decltype(element)>, typename Pass::arithmetic,
-                                sums, tallies, output_type, outputs>;
+    if constexpr (outputs > 0 && sums > 0) {
+      if (store != store_kind::none && (is_output(out, rows) || ...)) {
+        // Counting non-finite elements reads a block again: before it is written over.
+        totals result{};
+        for (std::int64_t block = first; block < last; block += block_size) {
+          std::int64_t const end = at_most(block + block_size, last);
+          result.add(run_kind(element, out, store_kind::none, block, end, rows...));
+          run_kind(element, out, store, block, end, rows...);
+        }
+        return result;
+      }
+    }
+    return run_kind(element, out, store, first, last, rows...);
+  }
+
+  template <class Element, class Outputs, class... Rows>
+  static totals run_kind(Element const& element, Outputs const& out, store_kind store,
+                         std::int64_t first, std::int64_t last, Rows const&... rows) {
+    using blocks =
+        block_runner<Element, typename Pass::arithmetic, sums, tallies, output_type, outputs>;
     if constexpr (outputs > 0) {
       switch (store) {
         case store_kind::overwrite:
@@ -161,6 +179,19 @@ struct pass_runner {
       }
     }
     return blocks::template run<store_kind::none>(element, out, first, last, rows...);
+  }
+
+  template <class Outputs, class T>
+  static bool is_output(Outputs const& out, stored_row<T> const& row) {
+    bool result = false;
+    for (unsigned i = 0; i < outputs; ++i) {
+      result = result || static_cast<void const*>(out[i]) == static_cast<void const*>(row.data);
+    }
+    return result;
+  }
+  template <class Outputs>
+  static bool is_output(Outputs const& /*out*/, generated_row const& /*row*/) {
+    return false;
   }
 
   static auto output_element() {
