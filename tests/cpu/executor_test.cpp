@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <addloss/cpu/executor.hpp>
 
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -11,7 +12,7 @@
 #include <vector>
 
 #include <addloss/adapters/span.hpp>
-#include <addloss/losses/adversarial.hpp>
+#include <addloss/addloss.hpp>
 #include <addloss/losses/distillation.hpp>
 #include <addloss/losses/evaluate.hpp>
 #include <addloss/weighting/uniform.hpp>
@@ -287,6 +288,13 @@ TEST_CASE("no call allocates") {
   teacher.conditional = view(target.data(), rows, size);
   auto const out = view(gradient.data(), rows, size);
   auto const target_view = view(target.data(), rows, size);
+  auto sample = student;
+  std::vector<std::int64_t> drawn(rows);
+  std::array const steps = {0.9, 0.5, 0.1};
+  addloss::add_practical<> const objective;
+  std::vector<addloss::rows<float const>> const logits(3, target_view);
+  std::vector<addloss::rows<float>> const logits_out(3, out);
+  std::vector<addloss::head_statistics> health(3);
   auto const call_all = [&](cpu_context const& ctx) {
     auto const bound =
         plain{}(constant_schedule{}, view(student.data(), rows, size), target_view, t);
@@ -301,6 +309,20 @@ TEST_CASE("no call allocates") {
     addloss::value(ctx,
                    plain{}(constant_schedule{}, view(broken.data(), rows, size), target_view, t),
                    total, {.non_finite = &bad});
+    addloss::value_and_grad(ctx, objective.discriminator<float>(logits, logits, logits),
+                            addloss::discriminator_values<float>{.total = total},
+                            {.logits = {.real = logits_out, .fake = logits_out},
+                             .cotangents = {.features = logits_out}},
+                            {.statistics = health});
+    addloss::value_and_grad(ctx, objective.student<float>(logits, bound), total,
+                            {.logits = {.fake = logits_out}, .student = out});
+    addloss::value(ctx, addloss::paired<>{}.discriminator<float>(logits, logits), total);
+    addloss::sample_timesteps(addloss::uniform_timesteps{}, {.seed = 2}, drawn);
+    addloss::add_noise(ctx, constant_schedule{}, target_view, t, addloss::normal_noise{}, out);
+    addloss::sample_few_steps(
+        addloss::ancestral{}, ctx, addloss::rectified_flow{}, steps, {.seed = 3},
+        [](auto x_t, double /*t*/, auto x_0) { x_0.data[0] = x_t.data[0]; }, out,
+        view(sample.data(), rows, size));
   };
   for (int const threads : {1, 2}) {
     auto const before = allocations;

@@ -2,8 +2,8 @@
 /// The two objectives of ADD, each one call: what the student and the discriminator minimise.
 ///
 ///   student        L   = L_G + lambda L_distill
-///   discriminator  L_D + P,  P = gamma sum_k mean_b sum g_k^2  (losses/r1.hpp; left out where the
-///                                                              penalty is not due)
+///   discriminator  L   = L_D + P,  P = gamma sum_k mean_b sum g_k^2  (losses/r1.hpp)
+/// In a step where a lazy penalty is not due, evaluate `adversarial.discriminator` alone.
 /// Values: the total alone, or with its terms:
 ///   value_and_grad(ctx, objective.student<float>(...), total, {.logits = ..., .student = ...});
 ///   value_and_grad(ctx, objective.student<float>(...),
