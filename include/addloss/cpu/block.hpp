@@ -132,7 +132,12 @@ struct block_runner {
         int const offset = quarter * lane_count + static_cast<int>(step) * width;
         pack const operand[] = {load_pack<pack>(from + offset)...};
         result[quarter] = element(operand);
-        if constexpr (Store != store_kind::none) {
+      }
+      // After the loads: a load that follows a store to the same place of another page waits for it.
+      if constexpr (Store != store_kind::none) {
+#pragma GCC unroll 4
+        for (int quarter = 0; quarter < 4; ++quarter) {
+          int const offset = quarter * lane_count + static_cast<int>(step) * width;
 #pragma GCC unroll 2
           for (unsigned i = 0; i < Outputs; ++i) {
             store<Store>(out[i] + first + offset, result[quarter].output[i]);
