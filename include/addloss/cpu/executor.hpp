@@ -84,7 +84,9 @@ struct pass_runner {
     std::int64_t segments;
     std::int64_t groups;
 
-    void run(std::int64_t task, totals* partial, double* group_value) const {
+    // One copy: inlined into the serial and the parallel loop, multiplications and additions might
+    // be fused in one of them only, and the bits would depend on the number of threads.
+    [[gnu::noinline]] void run(std::int64_t task, totals* partial, double* group_value) const {
       if (few) {
         partial[task] = runner.run_segment(part, store, task / segments, segments, task % segments);
         return;
