@@ -8,6 +8,8 @@
 // and a loss on logits are any type with the right functions, so one type that switches stands for
 // all of them. Each combination of types that is left is one more inner loop to compile.
 #include <addloss/addloss.hpp>
+#include <addloss/heads/projected_head.hpp>
+#include <addloss/heads/spectral_weights.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -75,6 +77,9 @@ class reference_case {
   }
   [[nodiscard]] std::vector<std::int64_t> const& timesteps() const {
     return of_type("timestep", "I64").integers;
+  }
+  [[nodiscard]] std::vector<std::int64_t> const& shape(std::string const& label) const {
+    return tensor("in." + label).shape;
   }
   /// Extent of axis 0.
   [[nodiscard]] std::int64_t samples(std::string const& label) const {
@@ -794,15 +799,139 @@ void run_objective(reference_case<T>& c) {
   });
 }
 
+/// A whole head: forward, backward, spectral state, and R1 with its exact second-order gradient.
+template <class T>
+void run_discriminator_head(reference_case<T>& c) {
+  add::cpu_context const ctx;
+  auto const& extents = c.shape("features");
+  if (extents.size() != 3) throw std::runtime_error("in.features: not [B, C, L]");
+  add::feature_shape const shape{extents[0], extents[1], extents[2]};
+  auto const size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
+  if (c.template setting<std::int64_t>("channels") != shape.channels ||
+      c.template setting<std::int64_t>("tokens") != shape.length) {
+    throw std::runtime_error("in.features: not of the size in params");
+  }
+  add::head_settings const settings{
+      .channels = shape.channels,
+      .kernel = c.template setting<int>("kernel_size"),
+      .width = c.template setting<std::int64_t>("projection_dim"),
+      .virtual_batch = c.template setting<std::int64_t>("virtual_batch"),
+      .norm_epsilon = c.template setting<double>("norm_epsilon"),
+      .negative_slope = c.template setting<double>("negative_slope")};
+  auto const condition_size = c.template setting<std::int64_t>("condition_dim");
+  auto const given = c.input_if_present("condition");
+  std::vector<T> condition_gradient(given.size());
+  std::vector<add::condition<T>> conditions;
+  if (condition_size > 0) {
+    if (given.size() != size(shape.batch * condition_size)) {
+      throw std::runtime_error("in.condition: another size");
+    }
+    conditions.push_back({condition_size, given.data(), condition_gradient.data()});
+  }
+  auto const head = add::projected_head<T>(settings, conditions);
+  add::spectral_weights const spectral{head, c.template setting<int>("power_iterations"),
+                                       c.template setting<double>("spectral_epsilon")};
+
+  // The files name the weights of the condition "projection".
+  auto const file_name = [](std::string name) {
+    std::string const own = "classifier.condition0.";
+    return name.starts_with(own) ? "projection." + name.substr(own.size()) : name;
+  };
+  std::vector<T> w(size(head.parameter_count()));
+  for (int i = 0; i < head.parameters(); ++i) {
+    auto const part = head.parameter(i);
+    auto const numbers = c.input(file_name(part.name));
+    if (numbers.size() != size(part.size())) {
+      throw std::runtime_error(file_name(part.name) + ": another size");
+    }
+    std::copy(numbers.begin(), numbers.end(), w.begin() + part.offset);
+  }
+  auto const each_state = [&](auto const& use) {
+    for (int i = 0; i < spectral.weights(); ++i) {
+      auto const view = spectral.weight(i);
+      std::string const name = head.parameter(view.parameter).name;
+      std::string const layer = name.substr(0, name.rfind('.') + 1);
+      use(layer + "u", view.u, view.rows);
+      use(layer + "v", view.v, view.columns);
+    }
+  };
+  std::vector<T> state(size(spectral.state_size()));
+  each_state([&](std::string const& name, std::int64_t offset, std::int64_t count) {
+    auto const numbers = c.input(name);
+    if (numbers.size() != size(count)) throw std::runtime_error(name + ": another size");
+    std::copy(numbers.begin(), numbers.end(), state.begin() + offset);
+  });
+  spectral.update(ctx, w.data(), state.data());
+  each_state([&](std::string const& name, std::int64_t offset, std::int64_t count) {
+    c.check_if_present(
+        name, widened(std::vector<T>(state.begin() + offset, state.begin() + offset + count)));
+  });
+  std::vector<T> w_hat(w.size());
+  spectral.normalise(ctx, w.data(), state.data(), w_hat.data());
+  auto const check_parameters = [&](std::string const& prefix, std::vector<T> const& w_hat_bar,
+                                    double limit) {
+    std::vector<T> w_bar(w.size());
+    spectral.normalise_backward(ctx, w.data(), state.data(), w_hat_bar.data(), w_bar.data());
+    for (int i = 0; i < head.parameters(); ++i) {
+      auto const part = head.parameter(i);
+      auto const first = w_bar.begin() + part.offset;
+      c.check(prefix + file_name(part.name), widened(std::vector<T>(first, first + part.size())),
+              limit);
+    }
+  };
+
+  auto const x = c.input("features");
+  auto const logits_shape = head.output_shape("projected_head", shape);
+  std::vector<T> saved(size(head.saved_size(shape)));
+  std::vector<T> workspace(size(head.workspace_size(shape)));
+  std::vector<T> logits(size(logits_shape.size()));
+  head.forward(ctx, w_hat.data(), shape, x.data(), logits.data(), saved.data(), workspace.data());
+  c.check("logits", widened(logits));
+
+  std::vector<T> x_bar(x.size());
+  std::vector<T> w_hat_bar(w.size());
+  auto const logits_bar = c.input("grad_logits");
+  if (logits_bar.size() != logits.size()) throw std::runtime_error("in.grad_logits: another size");
+  head.backward(ctx, w_hat.data(), shape, x.data(), saved.data(), logits_bar.data(), x_bar.data(),
+                w_hat_bar.data(), workspace.data());
+  c.check("grad_features", widened(x_bar));
+  check_parameters("grad_", w_hat_bar, bound<T>);
+  c.check_if_present("grad_condition", widened(condition_gradient));
+
+  // R1 = mean_b |v|^2, v the gradient of the summed logits; d R1 = d (tangent along 2 v / B).
+  std::vector<T> const ones(logits.size(), T(1));
+  std::vector<T> const zeros(logits.size());
+  T* const none = nullptr;
+  head.backward(ctx, w_hat.data(), shape, x.data(), saved.data(), ones.data(), x_bar.data(), none,
+                workspace.data());
+  c.check("r1_features_gradient", widened(x_bar));
+  double r1 = 0;
+  std::vector<add::rows<T const>> const features = {
+      add::view(static_cast<T const*>(x_bar.data()), shape.batch, shape.channels, shape.length)};
+  std::vector<T> direction(x.size());
+  std::vector<add::rows<T>> const cotangent = {
+      add::view(direction.data(), shape.batch, shape.channels, shape.length)};
+  add::value_and_grad(ctx, add::r1{.gamma = 1}.on<T>(features), r1, {.features = cotangent});
+  c.check("r1", {r1});
+  std::fill(w_hat_bar.begin(), w_hat_bar.end(), T(0));
+  head.tangent_backward(ctx, w_hat.data(), shape, x.data(), saved.data(), direction.data(),
+                        zeros.data(), ones.data(), none, none, w_hat_bar.data(), workspace.data());
+  check_parameters("r1_grad_", w_hat_bar, std::is_same_v<T, double> ? bound<T> : 2e-4);
+}
+
 template <class T>
 using runner = void (*)(reference_case<T>&);
 
 template <class T>
 std::map<std::string, runner<T>> const& runners() {
   static std::map<std::string, runner<T>> const table = {
-      {"noise_schedule", run_noise_schedule<T>},     {"weighting", run_weighting<T>},
-      {"parameterization", run_parameterization<T>}, {"distillation", run_distillation<T>},
-      {"adversarial", run_adversarial<T>},           {"objective", run_objective<T>},
+      {"noise_schedule", run_noise_schedule<T>},
+      {"weighting", run_weighting<T>},
+      {"parameterization", run_parameterization<T>},
+      {"distillation", run_distillation<T>},
+      {"adversarial", run_adversarial<T>},
+      {"objective", run_objective<T>},
+      {"discriminator_head", run_discriminator_head<T>},
   };
   return table;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/// Everything that needs no CUDA and no third party. Adapters for tensor types (adapters/) and the
-/// test tools (testing/) are included by name.
+/// Everything that needs no CUDA and no third party. Adapters for tensor types (adapters/), files of
+/// parameters (heads/safetensors.hpp) and the test tools (testing/) are included by name.
 #pragma once
 
 #include <addloss/version.hpp>
@@ -52,5 +52,10 @@
 #include <addloss/reduce/operand.hpp>
 #include <addloss/reduce/pass.hpp>
 #include <addloss/reduce/policies.hpp>
+
+#include <addloss/heads/group_norm.hpp>
+#include <addloss/heads/initialise.hpp>
+#include <addloss/heads/projected_head.hpp>
+#include <addloss/heads/spectral_weights.hpp>
 
 #include <addloss/cpu/executor.hpp>

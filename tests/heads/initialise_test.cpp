@@ -17,7 +17,7 @@ namespace {
 using namespace addloss;
 
 static_assert(initial_rule<fan_in_uniform> && initial_rule<standard_normal>);
-static_assert(initial_rule<constant> && initial_rule<unit_vector>);
+static_assert(initial_rule<constant_value> && initial_rule<unit_vector>);
 static_assert(!initial_rule<int>);
 
 template <class T, class Rule>
@@ -98,9 +98,9 @@ TEST_CASE("directions of unit vectors are spread evenly") {
   CHECK(square == Approx(0.25).margin(0.02));
 }
 
-TEST_CASE("constant fills") {
-  CHECK(values<float>(constant{1}, {}, 3) == std::vector<float>{1, 1, 1});
-  CHECK(values<double>(constant{}, {}, 2) == std::vector<double>{0, 0});
+TEST_CASE("constant_value fills") {
+  CHECK(values<float>(constant_value{1}, {}, 3) == std::vector<float>{1, 1, 1});
+  CHECK(values<double>(constant_value{}, {}, 2) == std::vector<double>{0, 0});
 }
 
 TEST_CASE("first values are a function of seed, index and element alone") {

@@ -5,7 +5,7 @@
 /// | fan_in_uniform  | uniform in +-1 / sqrt(fan_in)       | weight and bias of convolutions and |
 /// |                 |                                     | linear layers, as in PyTorch        |
 /// | standard_normal | N(0, 1)                             | weight of a projection              |
-/// | constant        | a number                            | biases (0), weights of norms (1)    |
+/// | constant_value  | a number                            | biases (0), weights of norms (1)    |
 /// | unit_vector     | N(0, 1) / norm: uniform direction   | u and v of a spectral norm          |
 /// fan_in: input channels times kernel size. Every parameter of a model has its own index, u and v
 /// theirs; then no numbers are shared, and values do not change when others are added after them.
@@ -80,7 +80,7 @@ struct standard_normal {
   }
 };
 
-struct constant {
+struct constant_value {
   double value = 0;
   template <arithmetic_scalar T>
   void operator()(parameter_key /*key*/, std::span<T> values) const {
@@ -97,7 +97,7 @@ struct unit_vector {
       auto const x = static_cast<double>(detail::initial_normal(key, i));
       square += x * x;
     }
-    if (square == 0) return constant{1}(key, values.first(1));  // one value, drawn as 0
+    if (square == 0) return constant_value{1}(key, values.first(1));  // one value, drawn as 0
     double const norm = std::sqrt(square);
     for (std::size_t i = 0; i < values.size(); ++i) {
       values[i] = static_cast<T>(static_cast<double>(detail::initial_normal(key, i)) / norm);
