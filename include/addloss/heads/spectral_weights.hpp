@@ -129,5 +129,9 @@ struct spectral_weights {
   }
 };
 
+// clang 14 deduces nothing for aggregates by itself.
+template <detail::any_layer Layer>
+spectral_weights(Layer, int = 1, double = 1e-12) -> spectral_weights<Layer>;
+
 }  // namespace ADDLOSS_ISA_NAMESPACE
 }  // namespace addloss
