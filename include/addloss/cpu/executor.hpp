@@ -11,6 +11,7 @@
 
 #include <addloss/core/context.hpp>
 #include <addloss/core/error.hpp>
+#include <addloss/core/tasks.hpp>
 #include <addloss/cpu/block.hpp>
 #include <addloss/reduce/operand.hpp>
 #include <addloss/reduce/pass.hpp>
@@ -18,9 +19,6 @@
 namespace addloss {
 namespace detail {
 inline namespace ADDLOSS_ISA_NAMESPACE {
-
-/// Below this a second thread costs more (about 2 us to wake it) than it saves.
-inline constexpr std::int64_t parallel_elements = 1 << 15;
 
 /// All parts of a pass; the outputs of a part are stored in one way.
 template <class Pass>
@@ -56,15 +54,8 @@ struct pass_runner {
     task_runner const task{*this, part, store_of(part), few, segments, groups};
     totals partial[max_groups * max_segments];
     double group_value[max_groups];
-    [[maybe_unused]] int const threads =
-        row_count * row_size >= parallel_elements && context.threads > 1 ? context.threads : 1;
-#if defined(_OPENMP)
-    if (threads > 1) {
-#pragma omp parallel for schedule(static) num_threads(threads)
-      for (std::int64_t i = 0; i < tasks; ++i) task.run(i, partial, group_value);
-    } else
-#endif
-      for (std::int64_t i = 0; i < tasks; ++i) task.run(i, partial, group_value);
+    each_task(context, tasks, row_count * row_size,
+              [&](std::int64_t i) { task.run(i, partial, group_value); });
     totals result{};
     value = 0;
     for (std::int64_t group = 0; group < groups; ++group) {
@@ -84,9 +75,7 @@ struct pass_runner {
     std::int64_t segments;
     std::int64_t groups;
 
-    // One copy: inlined into the serial and the parallel loop, multiplications and additions might
-    // be fused in one of them only, and the bits would depend on the number of threads.
-    [[gnu::noinline]] void run(std::int64_t task, totals* partial, double* group_value) const {
+    void run(std::int64_t task, totals* partial, double* group_value) const {
       if (few) {
         partial[task] = runner.run_segment(part, store, task / segments, segments, task % segments);
         return;

@@ -65,7 +65,7 @@ struct token_columns {
 
   void pack(std::int64_t first, std::int64_t p, std::int64_t depth, T* panel) const {
     std::int64_t const length = shape.length;
-    for (std::int64_t row = 0; row < lesser(kernel, depth); ++row) {
+    for (std::int64_t row = 0; row < at_most(kernel, depth); ++row) {
       std::int64_t const tap = (p + row) % kernel;
       array_of<std::int64_t, tile> offset;
       place(first, tap_shift(tap, kernel, length), shape.channels, offset);
@@ -124,7 +124,7 @@ struct tap_columns {
       : x(data), shape(x_shape), kernel(taps), columns(x_shape.channels * taps) {}
 
   void locate(std::int64_t first, std::int64_t* offsets) const {
-    for (int j = 0; j < tile::columns; ++j) offsets[j] = lesser(first + j, columns - 1);
+    for (int j = 0; j < tile::columns; ++j) offsets[j] = at_most(first + j, columns - 1);
   }
 
   void pack(std::int64_t first, std::int64_t p, std::int64_t depth, T* panel) const {
@@ -140,7 +140,7 @@ struct tap_columns {
     array_of<T const*, width> channel;
     array_of<std::int64_t, width> shift;
     for (int j = 0; j < width; ++j) {
-      std::int64_t const column = lesser(first + j, columns - 1);
+      std::int64_t const column = at_most(first + j, columns - 1);
       channel[j] = x + column / kernel * length;
       shift[j] = token_columns<T>::tap_shift(column % kernel, kernel, length);
     }

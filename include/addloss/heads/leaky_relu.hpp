@@ -15,8 +15,8 @@
 #include <addloss/core/config.hpp>
 #include <addloss/core/context.hpp>
 #include <addloss/core/scalar.hpp>
+#include <addloss/core/tasks.hpp>
 #include <addloss/heads/layer.hpp>
-#include <addloss/heads/tasks.hpp>
 
 namespace addloss {
 namespace detail {

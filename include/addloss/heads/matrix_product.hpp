@@ -21,7 +21,8 @@
 
 #include <addloss/core/scalar.hpp>
 #include <addloss/core/simd.hpp>
-#include <addloss/heads/tasks.hpp>
+#include <addloss/core/tasks.hpp>
+#include <addloss/reduce/pass.hpp>
 
 namespace addloss::detail {
 inline namespace ADDLOSS_ISA_NAMESPACE {
@@ -48,7 +49,6 @@ using array_of = T[static_cast<unsigned>(Count)];
 constexpr std::int64_t round_up(std::int64_t count, std::int64_t multiple) {
   return (count + multiple - 1) / multiple * multiple;
 }
-constexpr std::int64_t lesser(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 
 template <class Pack, bool Upper, std::size_t... Lane>
 ADDLOSS_INLINE Pack interleave(Pack a, Pack b, std::index_sequence<Lane...> /*lanes*/) {
@@ -112,15 +112,15 @@ void pack_left(int threads, left_matrix<T> const& a, T* packed) {
     using square = simd_pack<T, tile>;
     array_of<T const*, tile> row;
     for (int i = 0; i < tile; ++i) {
-      row[i] = a.data + lesser(index * tile + i, a.rows - 1) * a.row_stride;
+      row[i] = a.data + at_most(index * tile + i, a.rows - 1) * a.row_stride;
     }
     for (std::int64_t first = 0; first < a.depth; first += depth_block) {
-      std::int64_t const length = lesser(depth_block, a.depth - first);
+      std::int64_t const length = at_most(depth_block, a.depth - first);
       T* to = packed + first * padded + index * tile * length;
       std::int64_t major = first / a.minor;
       std::int64_t minor = first % a.minor;
       for (std::int64_t p = 0; p < length;) {
-        std::int64_t const run = lesser(a.minor - minor, length - p);
+        std::int64_t const run = at_most(a.minor - minor, length - p);
         std::int64_t offset = major * a.major_stride + minor * a.minor_stride;
         std::int64_t done = 0;
         if constexpr (sizeof(square) <= ADDLOSS_SIMD_BYTES) {
@@ -219,22 +219,22 @@ void multiply(int threads, T const* packed, std::int64_t rows, std::int64_t dept
   std::int64_t const padded = round_up(rows, tile::rows);
   std::int64_t const panels = (source.columns + tile::columns - 1) / tile::columns;
   std::int64_t const rounds = (panels + group * threads - 1) / (group * threads);
-  std::int64_t const tasks = lesser(rounds * threads, panels);
+  std::int64_t const tasks = at_most(rounds * threads, panels);
   each_task(threads, tasks, [&](std::int64_t task) {
     alignas(64) T panel[depth_block * tile::columns];
     std::int64_t column[tile::columns];
     std::int64_t const last_panel = panels * (task + 1) / tasks;
     // At least one block, so that C is written where the depth is 0.
     for (std::int64_t p = 0; p == 0 || p < depth; p += depth_block) {
-      std::int64_t const length = lesser(depth_block, depth - p);
+      std::int64_t const length = at_most(depth_block, depth - p);
       for (std::int64_t q = panels * task / tasks; q < last_panel; ++q) {
         std::int64_t const first = q * tile::columns;
-        auto const columns = static_cast<int>(lesser(tile::columns, source.columns - first));
+        auto const columns = static_cast<int>(at_most(tile::columns, source.columns - first));
         source.locate(first, column);
         source.pack(first, p, length, panel);
         for (std::int64_t row = 0; row < padded; row += tile::rows) {
           multiply_tile<T>(length, packed + p * padded + row * length, panel, c, row,
-                           lesser(tile::rows, rows - row), column, columns, c.accumulate || p > 0);
+                           at_most(tile::rows, rows - row), column, columns, c.accumulate || p > 0);
         }
       }
     }

@@ -23,7 +23,7 @@
 #include <addloss/core/context.hpp>
 #include <addloss/core/error.hpp>
 #include <addloss/core/scalar.hpp>
-#include <addloss/heads/tasks.hpp>
+#include <addloss/core/tasks.hpp>
 
 namespace addloss {
 namespace detail {

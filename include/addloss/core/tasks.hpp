@@ -11,7 +11,7 @@ namespace addloss::detail {
 inline namespace ADDLOSS_ISA_NAMESPACE {
 
 /// Elements below which a second thread costs more (about 2 us to wake it) than it saves.
-inline constexpr std::int64_t elements_worth_a_thread = 1 << 15;
+inline constexpr std::int64_t parallel_elements = 1 << 15;
 
 /// A call that stays one: inlined into a loop of one thread and into a loop of several, a body is
 /// compiled twice, and g++ does not fuse the same multiplications and additions in both.
@@ -43,7 +43,7 @@ void each_task([[maybe_unused]] int threads, std::int64_t tasks, Body const& bod
 template <class Body>
 void each_task(cpu_context const& ctx, std::int64_t tasks, std::int64_t elements,
                Body const& body) {
-  each_task(elements >= elements_worth_a_thread ? ctx.threads : 1, tasks, body);
+  each_task(elements >= parallel_elements ? ctx.threads : 1, tasks, body);
 }
 
 }  // namespace ADDLOSS_ISA_NAMESPACE
