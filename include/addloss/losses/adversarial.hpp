@@ -251,8 +251,7 @@ struct adversarial_pass {
 
 }  // namespace detail
 
-/// An adversarial loss bound to the logits of K heads; made by discriminator_loss and
-/// generator_loss.
+/// An adversarial loss bound to the logits of K heads; made by `adversarial`.
 template <bool Generator, logit_loss Loss, reduction Tokens, reduction Heads, class T, class Space>
 struct bound_adversarial {
   using space = Space;

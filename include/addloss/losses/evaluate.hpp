@@ -4,7 +4,7 @@
 ///   value<Reduction>(ctx, loss, value)
 ///   grad<Reduction>(ctx, loss, gradient, options)
 ///   value_and_grad<Reduction>(ctx, loss, value, gradient, options)
-/// `loss` is a loss bound to its inputs (distillation{}(...), discriminator_loss(...), ...).
+/// `loss` is a loss bound to its inputs (`distillation{}(...)`, `adversarial{}.generator(...)`, ...).
 /// `Reduction` over the batch: mean (default), sum, or per_sample.
 /// Gradients are those of the reduced loss, times `upstream` of the sample and `grad_scale`; they
 /// overwrite, or add inside `accumulate(...)`. A gradient may be written over the tensor it is the

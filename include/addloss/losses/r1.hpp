@@ -82,8 +82,7 @@ struct r1_pass {
     return cotangent[part];
   }
   [[nodiscard]] ADDLOSS_HOST_DEVICE auto row(int /*part*/, std::int64_t row) const {
-    return square_row<A>{
-        static_cast<A>(2 * weight * Reduction::factor(samples) * upstream.at(row))};
+    return square_row<A>{static_cast<A>(2 * weight * writer.factor * upstream.at(row))};
   }
   ADDLOSS_HOST_DEVICE double finish_row(int part, std::int64_t row, double const* sums) const {
     double const value = weight * sums[0];

@@ -93,26 +93,17 @@ struct pure_noise {
 
 /// x <- [a x_0] [+ b x] [+ c eps']
 template <class Rule, class X, class Y>
-struct step_pass {
-  using arithmetic = arithmetic_t<X>;
+struct step_pass : combination_pass_base<X> {
+  using typename combination_pass_base<X>::arithmetic;
   static constexpr unsigned noisy_index = std::same_as<Rule, pure_noise> ? 0 : 1;
   static constexpr unsigned noise_index = noisy_index + (Rule::reads_noisy ? 1U : 0U);
   static constexpr unsigned operand_count = noise_index + (Rule::adds_noise ? 1U : 0U);
-  static constexpr unsigned output_count = 1;
-  static constexpr unsigned sum_count = 0;
-  static constexpr unsigned tally_count = 0;
-  static constexpr unsigned total_count = sum_count + tally_count + 1;
-  static constexpr unsigned max_parts = 1;
 
-  part_extent size;
   step_coefficients coefficients;
   stored<Y> sample;
   stored<X> noisy;
   noise_operand<float> noise;
-  output_rows<X> out;
 
-  [[nodiscard]] int parts() const { return 1; }
-  [[nodiscard]] part_extent extent(int /*part*/) const { return size; }
   template <int I>
   [[nodiscard]] ADDLOSS_HOST_DEVICE auto operand(int /*part*/, std::int64_t /*row*/) const {
     if constexpr (I < noisy_index) {
@@ -122,10 +113,6 @@ struct step_pass {
     } else {
       return noise;
     }
-  }
-  template <int>
-  [[nodiscard]] ADDLOSS_HOST_DEVICE output_rows<X> const& output(int /*part*/) const {
-    return out;
   }
   [[nodiscard]] ADDLOSS_HOST_DEVICE auto row(int /*part*/, std::int64_t /*row*/) const {
     combination_row<arithmetic, operand_count> result{};
@@ -138,25 +125,28 @@ struct step_pass {
     }
     return result;
   }
-  ADDLOSS_HOST_DEVICE double finish_row(int /*part*/, std::int64_t /*row*/,
-                                        double const* /*totals*/) const {
-    return 0;
-  }
-  ADDLOSS_HOST_DEVICE void finish(double const (* /*totals*/)[total_count],
-                                  double const* /*values*/) const {}
 };
 
-/// Refuses an empty sequence, one that turns back, and steps without noise but for a last one.
-template <class Schedule, class Steps>
-void check_steps(char const* function, Schedule const& schedule, Steps const& steps) {
-  using time = typename Schedule::time_type;
-  auto const count = static_cast<std::int64_t>(steps.size());
-  if (count < 1) fail(function, "timesteps", "at least one", "none");
-  auto const at = [&](std::int64_t i) {
-    return static_cast<time>(steps[static_cast<decltype(steps.size())>(i)]);
-  };
-  bool const rising = at(count - 1) > at(0);
-  for (std::int64_t i = 0; i < count; ++i) {
+/// The times of the steps, as they are given and from high to low.
+template <class Time, class Timesteps>
+struct step_times {
+  Timesteps const& timesteps;
+
+  [[nodiscard]] std::int64_t count() const { return static_cast<std::int64_t>(timesteps.size()); }
+  [[nodiscard]] Time given(std::int64_t i) const {
+    return static_cast<Time>(timesteps[static_cast<decltype(timesteps.size())>(i)]);
+  }
+  [[nodiscard]] bool rising() const { return given(count() - 1) > given(0); }
+  [[nodiscard]] Time falling(std::int64_t i) const { return given(rising() ? count() - 1 - i : i); }
+};
+
+/// Refuses an empty sequence, one that turns back, and a time without noise.
+template <class Schedule, class Times>
+void check_steps(char const* function, Schedule const& schedule, Times const& times) {
+  if (times.count() < 1) fail(function, "timesteps", "at least one", "none");
+  auto const at = [&](std::int64_t i) { return times.given(i); };
+  bool const rising = times.rising();
+  for (std::int64_t i = 0; i < times.count(); ++i) {
     schedule.check(function, i, at(i));
     if (i > 0 && !(rising ? at(i) > at(i - 1) : at(i) < at(i - 1))) {
       fail(function, argument_name("timesteps", i),
@@ -200,31 +190,24 @@ void sample_few_steps(Rule rule, Context const& ctx, Schedule const& schedule,
   detail::check_same_rows(function, "x_0", sample, "x_t", noisy);
   detail::check_distinct_rows(function, "x_0", sample);
   detail::check_noise(function, "x_t", noise_source<float, space>(normal_noise{key}), "x_t", noisy);
-  detail::check_steps(function, schedule, timesteps);
-
-  auto const count = static_cast<std::int64_t>(timesteps.size());
-  auto const time_at = [&](std::int64_t i) {
-    return static_cast<typename Schedule::time_type>(
-        timesteps[static_cast<decltype(timesteps.size())>(i)]);
-  };
-  bool const rising = time_at(count - 1) > time_at(0);
-  auto const step_at = [&](std::int64_t i) { return time_at(rising ? count - 1 - i : i); };
+  detail::step_times<typename Schedule::time_type, Timesteps> const times{timesteps};
+  detail::check_steps(function, schedule, times);
 
   auto const update = [&]<class Any>(Any /*rule*/, step_coefficients coefficients) {
     executor<Context>::run(ctx, detail::step_pass<Any, noisy_type, sample_type>{
-                                    {noisy.count, noisy.row_size},
+                                    {{noisy.count, noisy.row_size},
+                                     {noisy.data, noisy.row_stride, detail::store_mode::overwrite}},
                                     coefficients,
                                     detail::stored_rows(sample),
                                     detail::stored_rows(noisy),
-                                    {{}, key, true},
-                                    {noisy.data, noisy.row_stride, detail::store_mode::overwrite}});
+                                    {{}, key, true}});
     ++key.stream;
   };
-  update(detail::pure_noise{}, {0, 0, schedule.at(step_at(0)).sigma});
-  for (std::int64_t i = 0; i < count; ++i) {
-    student(as_view(x_t), step_at(i), as_view(x_0));
-    if (i + 1 < count) {
-      update(rule, rule.at(schedule.at(step_at(i)), schedule.at(step_at(i + 1))));
+  update(detail::pure_noise{}, {0, 0, schedule.at(times.falling(0)).sigma});
+  for (std::int64_t i = 0; i < times.count(); ++i) {
+    student(as_view(x_t), times.falling(i), as_view(x_0));
+    if (i + 1 < times.count()) {
+      update(rule, rule.at(schedule.at(times.falling(i)), schedule.at(times.falling(i + 1))));
     }
   }
 }

@@ -39,13 +39,10 @@ struct combination_row {
   }
 };
 
-/// out = a first + b second, (a, b) of each row given by `Coefficients`.
-
-template <class Coefficients, class Schedule, class X, class Y, class Out>
-struct combination_pass {
+/// What passes share that write one tensor and sum nothing.
+template <class Out>
+struct combination_pass_base {
   using arithmetic = arithmetic_t<Out>;
-  using time_type = typename Schedule::time_type;
-  static constexpr unsigned operand_count = 2;
   static constexpr unsigned output_count = 1;
   static constexpr unsigned sum_count = 0;
   static constexpr unsigned tally_count = 0;
@@ -53,14 +50,34 @@ struct combination_pass {
   static constexpr unsigned max_parts = 1;
 
   part_extent size;
-  Schedule schedule;
-  stored<X> first;
-  noise_operand<Y> second;
   output_rows<Out> out;
-  stored<time_type> timesteps;
 
   [[nodiscard]] int parts() const { return 1; }
   [[nodiscard]] part_extent extent(int /*part*/) const { return size; }
+  template <int>
+  [[nodiscard]] ADDLOSS_HOST_DEVICE output_rows<Out> const& output(int /*part*/) const {
+    return out;
+  }
+  ADDLOSS_HOST_DEVICE double finish_row(int /*part*/, std::int64_t /*row*/,
+                                        double const* /*totals*/) const {
+    return 0;
+  }
+  ADDLOSS_HOST_DEVICE void finish(double const (* /*totals*/)[total_count],
+                                  double const* /*values*/) const {}
+};
+
+/// out = a first + b second, (a, b) of each row given by `Coefficients`.
+template <class Coefficients, class Schedule, class X, class Y, class Out>
+struct combination_pass : combination_pass_base<Out> {
+  using typename combination_pass_base<Out>::arithmetic;
+  using time_type = typename Schedule::time_type;
+  static constexpr unsigned operand_count = 2;
+
+  Schedule schedule;
+  stored<X> first;
+  noise_operand<Y> second;
+  stored<time_type> timesteps;
+
   template <int I>
   [[nodiscard]] ADDLOSS_HOST_DEVICE auto operand(int /*part*/, std::int64_t /*row*/) const {
     if constexpr (I == 0) {
@@ -69,21 +86,11 @@ struct combination_pass {
       return second;
     }
   }
-  template <int>
-  [[nodiscard]] ADDLOSS_HOST_DEVICE output_rows<Out> const& output(int /*part*/) const {
-    return out;
-  }
   [[nodiscard]] ADDLOSS_HOST_DEVICE auto row(int /*part*/, std::int64_t row) const {
     auto const pair = Coefficients::at(schedule.at(timesteps.data[row * timesteps.row_stride]));
     return combination_row<arithmetic, 2>{
         {static_cast<arithmetic>(pair.noisy), static_cast<arithmetic>(pair.prediction)}};
   }
-  ADDLOSS_HOST_DEVICE double finish_row(int /*part*/, std::int64_t /*row*/,
-                                        double const* /*sums*/) const {
-    return 0;
-  }
-  ADDLOSS_HOST_DEVICE void finish(double const (* /*totals*/)[total_count],
-                                  double const* /*values*/) const {}
 };
 
 /// (alpha, sigma), (-sigma, alpha), ...: what each verb multiplies its two operands with, and a
@@ -163,11 +170,10 @@ void combine(char const* function, Context const& ctx, Schedule const& schedule,
   check_distinct_rows(function, "out", out);
   executor<Context>::run(
       ctx, combination_pass<Coefficients, Schedule, value_of<First>, second_type, value_of<Out>>{
-               {first.count, first.row_size},
+               {{first.count, first.row_size}, {out.data, out.row_stride, store_mode::overwrite}},
                schedule,
                stored_rows(first),
                second.operand(),
-               {out.data, out.row_stride, store_mode::overwrite},
                stored_rows(timesteps)});
 }
 
