@@ -16,6 +16,7 @@
 #include <addloss/testing/conformance.hpp>
 
 #include "catch.hpp"
+#include "error_of.hpp"
 
 namespace {
 
@@ -75,18 +76,9 @@ void check_addresses(auto& tensor) {
   CHECK(check_view(tensor, [&](auto i, auto j, auto k) { return &tensor(i, j, k); }));
 }
 
-std::string text_of(auto const& call) {
-  try {
-    call();
-  } catch (addloss::error const& e) {
-    return e.what();
-  }
-  return "no error";
-}
-
 std::string check(auto& tensor) {
   addloss::rows<float const> const rows(tensor);
-  return text_of([&] { addloss::detail::check_rows("value", "student", rows); });
+  return error_of([&] { addloss::detail::check_rows("value", "student", rows); });
 }
 
 }  // namespace

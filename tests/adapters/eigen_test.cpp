@@ -17,6 +17,7 @@
 #include <addloss/weighting/uniform.hpp>
 
 #include "catch.hpp"
+#include "error_of.hpp"
 
 namespace {
 
@@ -116,15 +117,6 @@ void check_vector_addresses(auto& vector) {
 template <class View>
 bool has_strides(View const& v, std::int64_t first, std::int64_t second) {
   return v.strides[0] == first && v.strides[1] == second;
-}
-
-std::string text_of(auto const& call) {
-  try {
-    call();
-  } catch (addloss::error const& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 /// A loss and its gradient.
@@ -289,7 +281,7 @@ TEST_CASE("matrices without elements give a view of none") {
   CHECK(as_view(fixed).extents[1] == 2);
   auto const check = [](auto& tensor) {
     addloss::rows<float const> const rows(tensor);
-    return text_of([&] { addloss::detail::check_rows("f", "x", rows); });
+    return error_of([&] { addloss::detail::check_rows("f", "x", rows); });
   };
   CHECK(check(no_rows) == "f: x (expected a batch of at least one sample, got [0,3])");
   CHECK(check(no_columns) == "f: x (expected samples of at least one element, got [3,0])");
@@ -299,7 +291,7 @@ TEST_CASE("a column-major batch is refused, its transpose is not") {
   matrix columns = matrix::Random(2, 3);
   auto const check = [](auto& tensor) {
     addloss::rows<float const> const rows(tensor);
-    return text_of([&] { addloss::detail::check_rows("value", "student", rows); });
+    return error_of([&] { addloss::detail::check_rows("value", "student", rows); });
   };
   CHECK(check(columns) ==
         "value: student (expected axes 1.. without gaps, got shape [2,3] with strides [1,2])");
@@ -311,7 +303,7 @@ TEST_CASE("a column-major batch is refused, its transpose is not") {
   double const t = 0.5;
   matrix gradient = matrix::Constant(2, 3, 7);
   double loss = 7;
-  CHECK(text_of([&] {
+  CHECK(error_of([&] {
           addloss::value_and_grad(addloss::cpu_context{},
                                   addloss::distillation<>{}(addloss::rectified_flow{}, columns,
                                                             columns, addloss::view(&t, 1)),

@@ -7,28 +7,20 @@
 #include <type_traits>
 
 #include "catch.hpp"
+#include "error_of.hpp"
 
 namespace {
 
 static_assert(std::is_base_of_v<std::exception, addloss::error>);
 static_assert(std::is_nothrow_copy_constructible_v<addloss::error>);
 
-std::string text_of(auto const& call) {
-  try {
-    call();
-  } catch (addloss::error const& e) {
-    return e.what();
-  }
-  return "no error";
-}
-
 }  // namespace
 
 TEST_CASE("the text of an error names function, argument, what was expected and what came") {
   using addloss::detail::text;
-  CHECK(text_of([] { addloss::detail::fail("grad", "student", "a tensor", "none"); }) ==
+  CHECK(error_of([] { addloss::detail::fail("grad", "student", "a tensor", "none"); }) ==
         "grad: student (expected a tensor, got none)");
-  CHECK(text_of([] {
+  CHECK(error_of([] {
           addloss::detail::fail("value", "target", text() << "at least " << 2,
                                 text() << std::int64_t{-9223372036854775807} << " and " << 0.5);
         }) == "value: target (expected at least 2, got -9223372036854775807 and 0.5)");
@@ -59,6 +51,6 @@ TEST_CASE("texts that are too long are cut, never overrun") {
 }
 
 TEST_CASE("a percent sign in a text is only a percent sign") {
-  CHECK(text_of([] { addloss::detail::fail("f%s", "a%n", "%d", "%"); }) ==
+  CHECK(error_of([] { addloss::detail::fail("f%s", "a%n", "%d", "%"); }) ==
         "f%s: a%n (expected %d, got %)");
 }

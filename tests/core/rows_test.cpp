@@ -6,6 +6,7 @@
 #include <string>
 
 #include "catch.hpp"
+#include "error_of.hpp"
 
 namespace {
 
@@ -25,21 +26,12 @@ static_assert(!std::constructible_from<rows<float const>, tensor_view<double, 2>
 static_assert(!std::constructible_from<rows<float const>, tensor_view<float, 2, device_space>>);
 static_assert(!std::constructible_from<rows<float const>, float*>);
 
-std::string text_of(auto const& call) {
-  try {
-    call();
-  } catch (addloss::error const& e) {
-    return e.what();
-  }
-  return "no error";
-}
-
 std::string check(rows<float const> const& batch) {
-  return text_of([&] { addloss::detail::check_rows("f", "x", batch); });
+  return error_of([&] { addloss::detail::check_rows("f", "x", batch); });
 }
 
 std::string check_same(rows<float const> const& batch, rows<float const> const& model) {
-  return text_of([&] { addloss::detail::check_same_rows("f", "x", batch, "student", model); });
+  return error_of([&] { addloss::detail::check_same_rows("f", "x", batch, "student", model); });
 }
 
 float memory[64];
@@ -150,7 +142,7 @@ TEST_CASE("tensors that are combined agree in shape and order") {
 
 TEST_CASE("one number a sample") {
   auto const check_one = [](rows<float const> const& batch) {
-    return text_of([&] { addloss::detail::check_per_sample("f", "upstream", batch, 3); });
+    return error_of([&] { addloss::detail::check_per_sample("f", "upstream", batch, 3); });
   };
   CHECK(check_one(view(memory, 3)) == "no error");
   CHECK(check_one(strided<1>({3}, {5})) == "no error");

@@ -13,6 +13,7 @@
 #include <addloss/testing/gradcheck.hpp>
 
 #include "catch.hpp"
+#include "error_of.hpp"
 
 namespace {
 
@@ -178,15 +179,6 @@ results<T> all_of(example<T> const& e, int threads) {
                            r.both_x_bar.data(), r.both_x_dot_bar.data(), r.both_w_bar.data(),
                            e.workspace().data());
   return r;
-}
-
-std::string text_of(auto const& call) {
-  try {
-    call();
-  } catch (error const& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 }  // namespace
@@ -391,7 +383,7 @@ TEST_CASE("conv1d names its parameters") {
 
 TEST_CASE("conv1d refuses shapes that do not fit") {
   auto const message = [](conv1d<float> const& c, feature_shape shape) {
-    return text_of([&] { (void)c.output_shape("forward", shape); });
+    return error_of([&] { (void)c.output_shape("forward", shape); });
   };
   CHECK(message({2, 3, 4}, {1, 2, 5}) ==
         "forward: kernel (expected an odd number of at least 1, got 4)");

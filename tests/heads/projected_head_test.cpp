@@ -9,6 +9,7 @@
 #include <addloss/heads/spectral_weights.hpp>
 
 #include "catch.hpp"
+#include "error_of.hpp"
 
 namespace {
 
@@ -18,15 +19,6 @@ using head_type = decltype(projected_head<float>({}));
 static_assert(layer<head_type, float>);
 static_assert(!layer<head_type, double>);
 static_assert(!layer<int, float>);
-
-std::string error_of(auto const& call) {
-  try {
-    call();
-  } catch (error const& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 }  // namespace
 

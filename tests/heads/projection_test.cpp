@@ -13,6 +13,7 @@
 #include <addloss/testing/gradcheck.hpp>
 
 #include "catch.hpp"
+#include "error_of.hpp"
 
 namespace {
 
@@ -188,15 +189,6 @@ gradients_of<T> backward(setup<T>& s, bool tangent, std::vector<T> const& y_bar,
   }
   for (int k = 0; k < 2; ++k) result.conditions[k] = s.gradients[k];
   return result;
-}
-
-std::string error_of(auto const& call) {
-  try {
-    call();
-  } catch (error const& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <addloss/heads/local_norm.hpp>
 
 #include "catch.hpp"
+#include "error_of.hpp"
 
 namespace {
 
@@ -25,15 +26,6 @@ struct shorter : leaky_relu {
     return {shape.batch, shape.channels - 1, shape.length};
   }
 };
-
-std::string error_of(auto const& call) {
-  try {
-    call();
-  } catch (error const& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 }  // namespace
 

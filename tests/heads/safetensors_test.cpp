@@ -26,6 +26,7 @@
 #include <addloss/core/philox.hpp>
 
 #include "catch.hpp"
+#include "error_of.hpp"
 
 namespace {
 
@@ -85,14 +86,6 @@ std::string with_header(std::string const& header, std::string const& data) {
   return length_of(header.size()) + header + data;
 }
 
-std::string error_of(auto const& call) {
-  try {
-    call();
-  } catch (error const& e) {
-    return e.what();
-  }
-  return "no error";
-}
 bool contains(std::string const& whole, std::string const& part) {
   return whole.find(part) != std::string::npos;
 }

@@ -13,6 +13,7 @@
 #include <addloss/testing/gradcheck.hpp>
 
 #include "catch.hpp"
+#include "error_of.hpp"
 
 namespace {
 
@@ -80,15 +81,6 @@ double distance(std::vector<T> const& a, std::vector<U> const& b) {
     if (!(d <= worst)) worst = d;
   }
   return worst;
-}
-
-std::string error_of(auto const& call) {
-  try {
-    call();
-  } catch (error const& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 }  // namespace

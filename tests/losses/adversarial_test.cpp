@@ -15,6 +15,7 @@
 #include <addloss/losses/evaluate.hpp>
 
 #include "catch.hpp"
+#include "storage_types.hpp"
 
 namespace {
 
@@ -81,24 +82,6 @@ point naive(pulled_critic c, side s, double z) {
 }
 
 // --- tensors of K heads --------------------------------------------------------------------------
-
-template <class T>
-double as_double(T x) {
-  if constexpr (arithmetic_scalar<T>) {
-    return static_cast<double>(x);
-  } else {
-    return static_cast<double>(static_cast<float>(x));
-  }
-}
-
-template <class T>
-T stored_as(double x) {
-  if constexpr (arithmetic_scalar<T>) {
-    return static_cast<T>(x);
-  } else {
-    return T(static_cast<float>(x));
-  }
-}
 
 constexpr double guard = 768;  // exact in every storage type
 

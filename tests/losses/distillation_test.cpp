@@ -21,6 +21,8 @@
 #include <addloss/weighting/uniform.hpp>
 
 #include "catch.hpp"
+#include "error_of.hpp"
+#include "storage_types.hpp"
 
 namespace {
 
@@ -98,15 +100,6 @@ double sample_of(flow_prediction, noise_level l, double x_t, double p) { return 
 
 constexpr std::size_t batch = 3;
 constexpr std::size_t size = 2 * 35;  // not a multiple of 64: the padding of a group is at work
-
-template <class T>
-double as_double(T x) {
-  if constexpr (arithmetic_scalar<T>) {
-    return static_cast<double>(x);
-  } else {
-    return static_cast<double>(static_cast<float>(x));
-  }
-}
 
 /// [3, 2, 35], with `gap` elements between samples that nobody may touch.
 template <class T>
@@ -253,15 +246,6 @@ void check_prediction(Prediction type, auto const& schedule, auto const& t) {
   check_teacher<double>(type, distillation<>{}, schedule, t, 0);
   check_teacher<double>(type, distillation<uniform, pseudo_huber>{.distance = {.c = 0.5}}, schedule,
                         t);
-}
-
-std::string text_of(auto const& call) {
-  try {
-    call();
-  } catch (error const& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 }  // namespace
@@ -535,7 +519,7 @@ TEST_CASE("nfsd does not read the negative below its threshold") {
 TEST_CASE("nfsd names the prediction it lacks") {
   double loss = guard;
   auto const text = [&](nfsd_inputs& inputs) {
-    return text_of([&] { value(cpu_context{}, inputs.bound(levels().table()), loss); });
+    return error_of([&] { value(cpu_context{}, inputs.bound(levels().table()), loss); });
   };
   nfsd_inputs negative;
   negative.with_negative = false;
@@ -551,7 +535,7 @@ TEST_CASE("nfsd names the prediction it lacks") {
   low.t = {0, 1, 2};
   auto teacher = low.teacher();
   teacher.negative = view(low.negative.memory.data(), batch, 5);
-  CHECK(text_of([&] {
+  CHECK(error_of([&] {
           value(cpu_context{},
                 distillation<nfsd>{}.from_teacher(epsilon_prediction{}, levels().table(),
                                                   low.student.view(), teacher, low.t),
@@ -605,10 +589,10 @@ struct without_signal {
     CHECK(bad == 0);
   }
   std::string value_text(auto const& distil) {
-    return text_of([&] { value(cpu_context{}, bound(distil, epsilon_prediction{}), loss); });
+    return error_of([&] { value(cpu_context{}, bound(distil, epsilon_prediction{}), loss); });
   }
   std::string grad_text(auto const& distil) {
-    return text_of(
+    return error_of(
         [&] { grad(cpu_context{}, bound(distil, epsilon_prediction{}), gradient.view()); });
   }
 };
@@ -640,7 +624,7 @@ TEST_CASE("at alpha = 0 the value of an epsilon prediction is refused, with a wa
   without_signal inputs;
   CHECK(inputs.value_text(distillation<>{}) == "value: timesteps[1]" + pole_text);
   CHECK(inputs.value_text(distillation<nfsd>{}) == "value: timesteps[1]" + pole_text);
-  CHECK(text_of([&] {
+  CHECK(error_of([&] {
           value_and_grad(cpu_context{}, inputs.bound(distillation<>{}, epsilon_prediction{}),
                          inputs.loss, inputs.gradient.view());
         }) == "value_and_grad: timesteps[1]" + pole_text);
@@ -691,7 +675,7 @@ struct call {
   float scratch[3 * 70] = {};
 
   std::string run(auto const& bound) {
-    std::string const text = text_of([&] {
+    std::string const text = error_of([&] {
       value_and_grad<per_sample>(cpu_context{}, bound, losses, g,
                                  {.upstream = upstream, .non_finite = &bad});
     });

@@ -9,6 +9,7 @@
 #include <addloss/addloss.hpp>
 
 #include "catch.hpp"
+#include "error_of.hpp"
 
 namespace {
 
@@ -43,15 +44,6 @@ static_assert(!value_output<tensor_view<float, 0, device_space>, loss_type>);
 static_assert(!value_output<float const&, loss_type>);
 
 cpu_context const ctx;
-
-std::string error_of(auto const& call) {
-  try {
-    call();
-  } catch (error const& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 }  // namespace
 

@@ -14,10 +14,12 @@
 #include <addloss/testing/gradcheck.hpp>
 
 #include "catch.hpp"
+#include "storage_types.hpp"
 
 namespace sweep {
 
 using namespace addloss;
+using ::stored_as;
 
 constexpr std::size_t batch = 3;
 constexpr std::size_t heads = 2;
@@ -36,28 +38,10 @@ inline std::vector<double> sixteenths(std::size_t count, unsigned seed) {
 }
 
 template <class T>
-T stored_as(double x) {
-  if constexpr (arithmetic_scalar<T>) {
-    return static_cast<T>(x);
-  } else {
-    return T(static_cast<float>(x));
-  }
-}
-
-template <class T>
 inline std::vector<T> stored_as(std::span<double const> numbers) {
   std::vector<T> result;
   for (double const x : numbers) result.push_back(stored_as<T>(x));
   return result;
-}
-
-template <class T>
-double as_double(T x) {
-  if constexpr (arithmetic_scalar<T>) {
-    return static_cast<double>(x);
-  } else {
-    return static_cast<double>(static_cast<float>(x));
-  }
 }
 
 /// Of one rounding to the storage type, and of the third derivative at a step of 1/16.

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "error_of.hpp"
 
 namespace {
 
@@ -21,41 +22,32 @@ static_assert(
 static_assert(
     !std::is_constructible_v<head_rows<float, host_space>, std::vector<rows<double const>>&>);
 
-std::string text_of(auto const& call) {
-  try {
-    call();
-  } catch (error const& e) {
-    return e.what();
-  }
-  return "no error";
-}
-
 }  // namespace
 
 TEST_CASE("1 to 32 heads") {
   CHECK(detail::check_heads("f", "fake", 1) == 1);
   CHECK(detail::check_heads("f", "fake", 32) == 32);
-  CHECK(text_of([] { detail::check_heads("f", "fake", 0); }) ==
+  CHECK(error_of([] { detail::check_heads("f", "fake", 0); }) ==
         "f: fake (expected 1 to 32 heads, got 0)");
-  CHECK(text_of([] { detail::check_heads("f", "fake", 33); }) ==
+  CHECK(error_of([] { detail::check_heads("f", "fake", 33); }) ==
         "f: fake (expected 1 to 32 heads, got 33)");
   // 2^32 + 1 heads are not one.
-  CHECK(text_of([] { detail::check_heads("f", "fake", (std::size_t{1} << 32) + 1); }) ==
+  CHECK(error_of([] { detail::check_heads("f", "fake", (std::size_t{1} << 32) + 1); }) ==
         "f: fake (expected 1 to 32 heads, got 4294967297)");
 }
 
 TEST_CASE("as many heads as another argument has") {
-  CHECK(text_of([] { detail::check_same_heads("f", "real", 3, 3); }) == "no error");
-  CHECK(text_of([] { detail::check_same_heads("f", "real", 2, 3); }) ==
+  CHECK(error_of([] { detail::check_same_heads("f", "real", 3, 3); }) == "no error");
+  CHECK(error_of([] { detail::check_same_heads("f", "real", 2, 3); }) ==
         "f: real (expected 3 heads, got 2)");
-  CHECK(text_of([] { detail::check_same_heads("f", "real", 4, 3); }) ==
+  CHECK(error_of([] { detail::check_same_heads("f", "real", 4, 3); }) ==
         "f: real (expected 3 heads, got 4)");
 }
 
 TEST_CASE("every head has the batch of the first") {
   float memory[24] = {};
   auto const check = [&](rows<float const> const& batch) {
-    return text_of([&] { detail::check_batch("f", detail::argument_name("fake", 5), batch, 2); });
+    return error_of([&] { detail::check_batch("f", detail::argument_name("fake", 5), batch, 2); });
   };
   CHECK(check(view(memory, 2, 3, 4)) == "no error");
   CHECK(check(view(memory, 3, 4)) == "f: fake[5] (expected 2 samples, got [3,4])");
@@ -66,8 +58,8 @@ TEST_CASE("every head has the batch of the first") {
 }
 
 TEST_CASE("terms of an objective over different batches are refused") {
-  CHECK(text_of([] { detail::check_same_batch("f", "logits", 4, 4); }) == "no error");
-  CHECK(text_of([] { detail::check_same_batch("f", "logits", 3, 4); }) ==
+  CHECK(error_of([] { detail::check_same_batch("f", "logits", 4, 4); }) == "no error");
+  CHECK(error_of([] { detail::check_same_batch("f", "logits", 3, 4); }) ==
         "f: logits (expected a batch of 4 samples, got 3)");
 }
 
@@ -75,7 +67,8 @@ TEST_CASE("a gradient has the shape and order of its tensor, and rows of its own
   float memory[48] = {};
   rows<float const> const of(view(memory, 2, 3, 4));
   auto const check = [&](rows<float> const& gradient) {
-    return text_of([&] { detail::check_gradient("f", "gradient", gradient, "logits", of, false); });
+    return error_of(
+        [&] { detail::check_gradient("f", "gradient", gradient, "logits", of, false); });
   };
   CHECK(check(view(memory, 2, 3, 4)) == "no error");
   CHECK(check(view(memory, 2, 12)) ==

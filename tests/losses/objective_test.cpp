@@ -12,6 +12,7 @@
 #include <addloss/addloss.hpp>
 
 #include "catch.hpp"
+#include "error_of.hpp"
 
 namespace {
 
@@ -60,15 +61,6 @@ struct inputs {
 };
 
 cpu_context const ctx;
-
-std::string error_of(auto const& call) {
-  try {
-    call();
-  } catch (error const& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 template <class Objective>
 void check_student() {

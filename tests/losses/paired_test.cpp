@@ -14,6 +14,7 @@
 #include <addloss/losses/evaluate.hpp>
 
 #include "catch.hpp"
+#include "storage_types.hpp"
 
 namespace {
 
@@ -43,15 +44,6 @@ struct point {
 point naive(relativistic, double d) { return {std::log(1 + std::exp(-d)), -1 / (1 + std::exp(d))}; }
 point naive(squared, double d) { return {d * d, 2 * d}; }
 point naive(relativistic_hinge, double d) { return d < 1 ? point{1 - d, -1} : point{0, 0}; }
-
-template <class T>
-double as_double(T x) {
-  if constexpr (arithmetic_scalar<T>) {
-    return static_cast<double>(x);
-  } else {
-    return static_cast<double>(static_cast<float>(x));
-  }
-}
 
 /// [B, L_k] of each head, with `gap` elements between samples that nobody may touch.
 template <class T>

@@ -13,6 +13,7 @@
 #include <addloss/losses/evaluate.hpp>
 
 #include "catch.hpp"
+#include "storage_types.hpp"
 
 namespace {
 
@@ -22,15 +23,6 @@ constexpr double guard = 768;  // exact in every storage type
 
 static_assert(r1{}.gamma == 1e-5 && r1{}.factor == 1 && r1{}.interval == 1);
 static_assert(r1{.interval = 16}.due(32) && !r1{.interval = 16}.due(33));
-
-template <class T>
-double as_double(T x) {
-  if constexpr (arithmetic_scalar<T>) {
-    return static_cast<double>(x);
-  } else {
-    return static_cast<double>(static_cast<float>(x));
-  }
-}
 
 /// [B, C, L] of each head, with `gap` elements between samples that nobody may touch.
 template <class T>

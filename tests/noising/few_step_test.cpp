@@ -11,6 +11,7 @@
 #include <addloss/addloss.hpp>
 
 #include "catch.hpp"
+#include "error_of.hpp"
 
 namespace {
 
@@ -106,15 +107,6 @@ void check(Rule rule, Schedule const& schedule, std::vector<Time> const& falling
   std::vector<double> again;
   CHECK(run(rule, schedule, std::vector<Time>(falling.rbegin(), falling.rend()), again) == got);
   CHECK(again == times);
-}
-
-std::string error_of(auto const& call) {
-  try {
-    call();
-  } catch (error const& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 }  // namespace

@@ -16,6 +16,8 @@
 #include <addloss/schedule/flow.hpp>
 
 #include "catch.hpp"
+#include "error_of.hpp"
+#include "storage_types.hpp"
 
 namespace {
 
@@ -43,15 +45,6 @@ constexpr double guard = 768;  // exact in every storage type
 constexpr std::size_t batch = 3;
 constexpr std::size_t size = 2 * 35;
 constexpr random_key key{.seed = 0x1234567890, .step = 7, .stream = 3, .first_sample = 11};
-
-template <class T>
-double as_double(T x) {
-  if constexpr (arithmetic_scalar<T>) {
-    return static_cast<double>(x);
-  } else {
-    return static_cast<double>(static_cast<float>(x));
-  }
-}
 
 /// [3, 2, 35], with `gap` elements between samples that nobody may touch.
 template <class T>
@@ -153,15 +146,6 @@ void check_prediction(P type, auto const& schedule, auto const& times, auto cons
         to_epsilon(type, cpu_context{}, schedule, x_t, times, p, out);
       },
       noise);
-}
-
-std::string text_of(auto const& call) {
-  try {
-    call();
-  } catch (error const& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 }  // namespace
@@ -379,7 +363,7 @@ TEST_CASE("an epsilon prediction has no sample where there is no signal") {
   auto p = tensor<double>::random(172);
   tensor<double> out;
   std::vector<std::int64_t> const t = {420, 999, 10};
-  CHECK(text_of([&] {
+  CHECK(error_of([&] {
           to_sample(epsilon_prediction{}, cpu_context{}, schedule.table(), x_t.view(), t, p.view(),
                     out.view());
         }) ==
@@ -399,7 +383,7 @@ TEST_CASE("an x_0 prediction has no noise where there is none") {
   auto p = tensor<double>::random(174);
   tensor<double> out;
   std::vector<double> const t = {0.5, 0.25, 0};
-  CHECK(text_of([&] {
+  CHECK(error_of([&] {
           to_epsilon(sample_prediction{}, cpu_context{}, rectified_flow{}, x_t.view(), t, p.view(),
                      out.view());
         }) ==
@@ -418,7 +402,7 @@ TEST_CASE("timesteps of the forward process are checked") {
   auto x = tensor<float>::random(175);
   tensor<float> out;
   auto const text = [&](std::vector<std::int64_t> const& t) {
-    return text_of(
+    return error_of(
         [&] { add_noise(cpu_context{}, levels().table(), x.view(), t, x.view(), out.view()); });
   };
   CHECK(text({0, 1000, 3}) == "add_noise: timesteps[1] (expected 0 to 999, got 1000)");
@@ -426,11 +410,11 @@ TEST_CASE("timesteps of the forward process are checked") {
   CHECK(text({0, 1}) == "add_noise: timesteps (expected shape [3], one number a sample, got [2])");
   CHECK(text({}) == "add_noise: timesteps (expected a batch of at least one sample, got [0])");
   std::vector<std::int64_t> const high = {0, 1, 5000};
-  CHECK(text_of([&] {
+  CHECK(error_of([&] {
           to_sample(epsilon_prediction{}, cpu_context{}, levels().table(), x.view(), high, x.view(),
                     out.view());
         }) == "to_sample: timesteps[2] (expected 0 to 999, got 5000)");
-  CHECK(text_of([&] {
+  CHECK(error_of([&] {
           to_epsilon(v_prediction{}, cpu_context{}, levels().table(), x.view(), high, x.view(),
                      out.view());
         }) == "to_epsilon: timesteps[2] (expected 0 to 999, got 5000)");
@@ -443,7 +427,7 @@ TEST_CASE("shapes of the forward process are checked by name") {
   auto const good = x.view();
   auto const other = view(x.memory.data(), 3, 70);
   auto const noised = [&](auto const& x0, auto const& noise, auto const& to) {
-    return text_of([&] { add_noise(cpu_context{}, levels().table(), x0, timesteps, noise, to); });
+    return error_of([&] { add_noise(cpu_context{}, levels().table(), x0, timesteps, noise, to); });
   };
   CHECK(noised(good, other, out.view()) ==
         "add_noise: noise (expected the shape of x0, [3,2,35], got [3,70])");
@@ -463,14 +447,14 @@ TEST_CASE("shapes of the forward process are checked by name") {
   CHECK(noised(good, good, shared) ==
         "add_noise: out (expected samples at least 70 elements apart, as they are written, got "
         "stride 0 on axis 0)");
-  CHECK(text_of([&] {
+  CHECK(error_of([&] {
           velocity(cpu_context{}, levels().table(), good, timesteps, other, out.view());
         }) == "velocity: noise (expected the shape of x0, [3,2,35], got [3,70])");
-  CHECK(text_of([&] {
+  CHECK(error_of([&] {
           to_sample(v_prediction{}, cpu_context{}, levels().table(), good, timesteps, other,
                     out.view());
         }) == "to_sample: prediction (expected the shape of noisy, [3,2,35], got [3,70])");
-  CHECK(text_of([&] {
+  CHECK(error_of([&] {
           to_epsilon(v_prediction{}, cpu_context{}, levels().table(), good, timesteps, good,
                      view(out.memory.data(), 3, 70));
         }) == "to_epsilon: out (expected the shape of noisy, [3,2,35], got [3,70])");
@@ -482,7 +466,7 @@ TEST_CASE("samples with more elements than generated noise has are refused") {
   float memory = 0;
   auto const huge = view(&memory, 1, (std::int64_t{1} << 34) + 1);
   std::int64_t const t[] = {0};
-  CHECK(text_of([&] {
+  CHECK(error_of([&] {
           add_noise(cpu_context{}, levels().table(), huge, view(t, 1), normal_noise{key}, huge);
         }) == "add_noise: noise (expected samples of at most 2^34 elements, got 17179869185)");
 }

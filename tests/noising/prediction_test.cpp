@@ -11,6 +11,7 @@
 #include <addloss/schedule/flow.hpp>
 
 #include "catch.hpp"
+#include "error_of.hpp"
 
 namespace {
 
@@ -63,15 +64,6 @@ static_assert(!prediction_type<without_flags> && !prediction_type<double>);
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
 constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
-
-std::string text_of(auto const& call) {
-  try {
-    call();
-  } catch (addloss::error const& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 constexpr noise_level variance_preserving[] = {{0.8, 0.6}, {0.28, 0.96}, {0.96, 0.28}, {0.6, 0.8}};
 constexpr noise_level straight[] = {{0.75, 0.25}, {0.5, 0.5}, {0.125, 0.875}, {0.9375, 0.0625}};
@@ -205,7 +197,7 @@ TEST_CASE("the residual of a perfect prediction is exactly 0, however little sig
 TEST_CASE("timesteps out of range are refused with their sample") {
   auto const schedule = addloss::linear_schedule();
   auto const check = [&](rows<std::int64_t const> const& timesteps, std::int64_t count) {
-    return text_of([&] { check_timesteps("f", schedule.table(), timesteps, count); });
+    return error_of([&] { check_timesteps("f", schedule.table(), timesteps, count); });
   };
   std::int64_t const good[] = {0, 500, 999};
   CHECK(check(view(good, 3), 3) == "no error");
@@ -225,12 +217,12 @@ TEST_CASE("timesteps are read at their stride") {
   std::int64_t const memory[] = {7, -1, 8, -1, 9, 1000};
   auto every_second = view(memory, 3);
   every_second.strides[0] = 2;
-  CHECK(text_of([&] {
+  CHECK(error_of([&] {
           check_timesteps("f", schedule.table(), rows<std::int64_t const>(every_second), 3);
         }) == "no error");
   auto backwards = view(memory + 5, 3);
   backwards.strides[0] = -2;
-  CHECK(text_of([&] {
+  CHECK(error_of([&] {
           check_timesteps("f", schedule.table(), rows<std::int64_t const>(backwards), 3);
         }) == "f: timesteps[0] (expected 0 to 999, got 1000)");
 }
@@ -238,7 +230,7 @@ TEST_CASE("timesteps are read at their stride") {
 TEST_CASE("a continuous time that is NaN or out of range is refused") {
   auto const check = [](double time) {
     double const times[] = {0.5, time};
-    return text_of([&] {
+    return error_of([&] {
       check_timesteps("f", addloss::rectified_flow{}, rows<double const>(view(times, 2)), 2);
     });
   };
@@ -251,14 +243,14 @@ TEST_CASE("a device's timesteps are not read on the host") {
   auto const schedule = addloss::linear_schedule();
   std::int64_t const bad[] = {-1, 1000};
   rows<std::int64_t const, device_space> const there(view<device_space>(bad, 2));
-  CHECK(text_of([&] { check_timesteps("f", schedule.table(), there, 2); }) == "no error");
-  CHECK(text_of([&] { check_timesteps("f", schedule.table(), there, 3); }) ==
+  CHECK(error_of([&] { check_timesteps("f", schedule.table(), there, 2); }) == "no error");
+  CHECK(error_of([&] { check_timesteps("f", schedule.table(), there, 3); }) ==
         "f: timesteps (expected shape [3], one number a sample, got [2])");
 }
 
 TEST_CASE("an epsilon prediction at alpha = 0 is refused with a way out") {
   auto const check = [](noise_level level) {
-    return text_of([&] { check_pole("f", level, 4, 999); });
+    return error_of([&] { check_pole("f", level, 4, 999); });
   };
   CHECK(check({0, 1}) ==
         "f: timesteps[4] (expected alpha > 0: an epsilon prediction determines no x_0 at alpha = 0 "

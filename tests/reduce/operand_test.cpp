@@ -10,6 +10,7 @@
 #include <addloss/adapters/span.hpp>
 
 #include "catch.hpp"
+#include "error_of.hpp"
 
 namespace {
 
@@ -59,15 +60,6 @@ static_assert(!accumulates<std::vector<float>> && !accumulates<int>);
 // Kernels hold these by value.
 static_assert(std::is_trivially_copyable_v<detail::noise_operand<half>>);
 static_assert(std::is_trivially_copyable_v<detail::output_rows<float>>);
-
-std::string text_of(auto const& call) {
-  try {
-    call();
-  } catch (error const& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 }  // namespace
 
@@ -122,7 +114,7 @@ TEST_CASE("stored noise has the shape of the samples, generated noise has any up
   float memory[12] = {};
   rows<float const> const model = view(memory, 3, 4);
   auto const check = [&](noise_source<float> const& noise, rows<float const> const& of) {
-    return text_of([&] { detail::check_noise("f", "noise", noise, "x0", of); });
+    return error_of([&] { detail::check_noise("f", "noise", noise, "x0", of); });
   };
   CHECK(check(view(memory, 3, 4), model) == "no error");
   CHECK(check(view(memory, 3, 2), model) ==

@@ -14,6 +14,7 @@
 #include <addloss/sampler/uniform.hpp>
 
 #include "catch.hpp"
+#include "error_of.hpp"
 
 namespace {
 
@@ -28,15 +29,6 @@ struct continuous {
     return addloss::detail::uniform_at(key, sample, 0);
   }
 };
-
-std::string text_of(auto const& call) {
-  try {
-    call();
-  } catch (addloss::error const& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 template <class Sampler>
 std::vector<typename Sampler::time_type> sampled(Sampler const& sampler, random_key const& key,
@@ -102,7 +94,7 @@ TEST_CASE("timesteps of neighbouring samples and steps differ") {
 }
 
 TEST_CASE("sampling nothing is refused") {
-  CHECK(text_of([] { (void)sampled(uniform_timesteps{}, {}, 0); }) ==
+  CHECK(error_of([] { (void)sampled(uniform_timesteps{}, {}, 0); }) ==
         "sample_timesteps: out (expected 1 to 4294967296 samples, whose indices fit 32 bits, got "
         "0)");
 }
@@ -110,13 +102,13 @@ TEST_CASE("sampling nothing is refused") {
 TEST_CASE("sample indices beyond 32 bits are refused") {
   // Refused before the first is written: there is no such memory.
   std::int64_t one = -1;
-  CHECK(text_of([&] {
+  CHECK(error_of([&] {
           sample_timesteps(uniform_timesteps{}, {}, std::span(&one, (std::size_t{1} << 32) + 1));
         }) ==
         "sample_timesteps: out (expected 1 to 4294967296 samples, whose indices fit 32 bits, got "
         "4294967297)");
   random_key const last{.first_sample = 0xffffffff};
-  CHECK(text_of([&] { sample_timesteps(uniform_timesteps{}, last, std::span(&one, 2)); }) ==
+  CHECK(error_of([&] { sample_timesteps(uniform_timesteps{}, last, std::span(&one, 2)); }) ==
         "sample_timesteps: out (expected 1 to 1 samples, whose indices fit 32 bits, got 2)");
   CHECK(one == -1);
   // The very last index is still fine.

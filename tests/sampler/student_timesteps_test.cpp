@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "error_of.hpp"
 
 namespace {
 
@@ -18,15 +19,6 @@ using steps = std::vector<std::int64_t>;
 constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
-std::string text_of(auto const& call) {
-  try {
-    call();
-  } catch (addloss::error const& e) {
-    return e.what();
-  }
-  return "no error";
-}
-
 steps list(student_timesteps const& sampler) {
   steps result;
   for (std::int64_t i = 0; i < sampler.size(); ++i) result.push_back(sampler[i]);
@@ -34,11 +26,11 @@ steps list(student_timesteps const& sampler) {
 }
 
 std::string from(steps const& timesteps) {
-  return text_of([&] { (void)student_timesteps::from(timesteps); });
+  return error_of([&] { (void)student_timesteps::from(timesteps); });
 }
 
 std::string weighted(std::vector<double> const& weights) {
-  return text_of([&] { (void)student_timesteps::trailing(2).with_weights(weights); });
+  return error_of([&] { (void)student_timesteps::trailing(2).with_weights(weights); });
 }
 
 /// How many of `count` draws give each timestep of the set; empty if one gives another.
@@ -110,10 +102,10 @@ TEST_CASE("bad sets are refused") {
 
 TEST_CASE("bad counts of spaced timesteps are refused") {
   auto const trailing = [](std::int64_t n, std::int64_t timesteps) {
-    return text_of([&] { (void)student_timesteps::trailing(n, timesteps); });
+    return error_of([&] { (void)student_timesteps::trailing(n, timesteps); });
   };
   auto const turbo = [](std::int64_t n, std::int64_t timesteps) {
-    return text_of([&] { (void)student_timesteps::turbo(n, timesteps); });
+    return error_of([&] { (void)student_timesteps::turbo(n, timesteps); });
   };
   CHECK(trailing(0, 1000) == "student_timesteps::trailing: n (expected 1 to 64, got 0)");
   CHECK(trailing(65, 1000) == "student_timesteps::trailing: n (expected 1 to 64, got 65)");

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "error_of.hpp"
 
 namespace {
 
@@ -20,15 +21,6 @@ using addloss::zero_terminal_snr;
 
 constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
 constexpr double infinity = std::numeric_limits<double>::infinity();
-
-std::string text_of(auto const& call) {
-  try {
-    call();
-  } catch (addloss::error const& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 bool starts_with(std::string const& text, std::string const& head) {
   return text.substr(0, head.size()) == head;
@@ -59,7 +51,7 @@ void check_level(discrete_schedule const& schedule, std::int64_t t, double alpha
 }
 
 std::string from(std::vector<double> const& alphas_cumprod) {
-  return text_of([&] { (void)discrete_schedule::from_alphas_cumprod(alphas_cumprod); });
+  return error_of([&] { (void)discrete_schedule::from_alphas_cumprod(alphas_cumprod); });
 }
 
 }  // namespace
@@ -163,11 +155,11 @@ TEST_CASE("zero terminal SNR of a schedule that has it already changes nothing")
 
 TEST_CASE("zero terminal SNR refuses what it cannot rescale") {
   auto const rescale = [](std::vector<double> const& alphas_cumprod) {
-    return text_of(
+    return error_of(
         [&] { (void)zero_terminal_snr(discrete_schedule::from_alphas_cumprod(alphas_cumprod)); });
   };
   CHECK(rescale({0.5}) == "zero_terminal_snr: schedule (expected at least 2 timesteps, got 1)");
-  CHECK(text_of([] { (void)zero_terminal_snr(discrete_schedule{}); }) ==
+  CHECK(error_of([] { (void)zero_terminal_snr(discrete_schedule{}); }) ==
         "zero_terminal_snr: schedule (expected at least 2 timesteps, got 0)");
   std::string const not_falling =
       "zero_terminal_snr: schedule (expected alpha that falls from first to last timestep, got one "
@@ -205,7 +197,7 @@ TEST_CASE("bad alphas_cumprod are refused") {
 
 TEST_CASE("bad betas and counts of timesteps are refused") {
   auto const linear = [](double first, double last, std::int64_t timesteps) {
-    return text_of([&] { (void)linear_schedule({first, last, timesteps}); });
+    return error_of([&] { (void)linear_schedule({first, last, timesteps}); });
   };
   CHECK(linear(1e-4, 2e-2, 0) == "linear_schedule: timesteps (expected at least 1, got 0)");
   CHECK(linear(1e-4, 2e-2, -5) == "linear_schedule: timesteps (expected at least 1, got -5)");
@@ -214,31 +206,31 @@ TEST_CASE("bad betas and counts of timesteps are refused") {
   CHECK(linear(not_a_number, 0.5, 10) ==
         "linear_schedule: beta (expected numbers in (0, 1), got nan)");
   CHECK(linear(0.5, 0.25, 10) == "no error");
-  CHECK(text_of([] {
+  CHECK(error_of([] {
           (void)scaled_linear_schedule({0.25, 4, 2});
         }) == "scaled_linear_schedule: beta (expected numbers in (0, 1), got 4)");
   // The root of a negative beta is NaN, of either sign.
-  CHECK(starts_with(text_of([] {
+  CHECK(starts_with(error_of([] {
                       (void)scaled_linear_schedule({-0.25, 0.5, 2});
                     }),
                     "scaled_linear_schedule: beta (expected numbers in (0, 1), got "));
-  CHECK(text_of([] {
+  CHECK(error_of([] {
           (void)scaled_linear_schedule({0.1, 0.2, 0});
         }) == "scaled_linear_schedule: timesteps (expected at least 1, got 0)");
-  CHECK(text_of([] { (void)cosine_schedule(0); }) ==
+  CHECK(error_of([] { (void)cosine_schedule(0); }) ==
         "cosine_schedule: timesteps (expected at least 1, got 0)");
 }
 
 TEST_CASE("a timestep out of range is refused with its sample") {
   auto const schedule = linear_schedule();
-  auto const at = [&](std::int64_t t) { return text_of([&] { (void)schedule.at(t); }); };
+  auto const at = [&](std::int64_t t) { return error_of([&] { (void)schedule.at(t); }); };
   CHECK(at(0) == "no error");
   CHECK(at(999) == "no error");
   CHECK(at(1000) == "discrete_schedule::at: timesteps[0] (expected 0 to 999, got 1000)");
   CHECK(at(-1) == "discrete_schedule::at: timesteps[0] (expected 0 to 999, got -1)");
-  CHECK(text_of([&] { schedule.table().check("f", 7, 1000); }) ==
+  CHECK(error_of([&] { schedule.table().check("f", 7, 1000); }) ==
         "f: timesteps[7] (expected 0 to 999, got 1000)");
-  CHECK(text_of([&] { schedule.table().check("f", 7, 0); }) == "no error");
+  CHECK(error_of([&] { schedule.table().check("f", 7, 0); }) == "no error");
 }
 
 TEST_CASE("a table refers to the levels of its schedule") {

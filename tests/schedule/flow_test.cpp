@@ -8,6 +8,7 @@
 #include <string>
 
 #include "catch.hpp"
+#include "error_of.hpp"
 
 namespace {
 
@@ -17,17 +18,8 @@ using addloss::trigflow;
 constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
-std::string text_of(auto const& call) {
-  try {
-    call();
-  } catch (addloss::error const& e) {
-    return e.what();
-  }
-  return "no error";
-}
-
 std::string check(auto const& schedule, double t) {
-  return text_of([&] { schedule.check("f", 2, t); });
+  return error_of([&] { schedule.check("f", 2, t); });
 }
 
 static_assert(rectified_flow{}.at(0.25).alpha == 0.75 && rectified_flow{}.at(0.25).sigma == 0.25);

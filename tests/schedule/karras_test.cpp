@@ -7,6 +7,7 @@
 #include <string>
 
 #include "catch.hpp"
+#include "error_of.hpp"
 
 namespace {
 
@@ -15,21 +16,12 @@ using addloss::karras;
 constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
-std::string text_of(auto const& call) {
-  try {
-    call();
-  } catch (addloss::error const& e) {
-    return e.what();
-  }
-  return "no error";
-}
-
 std::string sigma(karras const& schedule, std::int64_t i, std::int64_t n) {
-  return text_of([&] { (void)schedule.sigma(i, n); });
+  return error_of([&] { (void)schedule.sigma(i, n); });
 }
 
 std::string check(double time) {
-  return text_of([&] { karras{}.check("f", 3, time); });
+  return error_of([&] { karras{}.check("f", 3, time); });
 }
 
 }  // namespace

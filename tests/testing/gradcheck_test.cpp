@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "error_of.hpp"
 
 namespace {
 
@@ -30,15 +31,6 @@ std::vector<double> cubic_gradient(std::span<double const> x) {
 static_assert(value_function<double (&)(std::span<double const>)>);
 static_assert(!value_function<double (&)(int)>);
 static_assert(!value_function<std::string (&)(std::span<double const>)>);
-
-std::string text_of(auto const& call) {
-  try {
-    call();
-  } catch (addloss::error const& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 }  // namespace
 
@@ -111,10 +103,10 @@ TEST_CASE("gradcheck refuses what it cannot use") {
   std::vector<double> x = {1, 2};
   std::vector<double> const g = {1};
   std::vector<double> const two = {1, 2};
-  CHECK(text_of([&] { gradcheck(cubic, x, g); }) ==
+  CHECK(error_of([&] { gradcheck(cubic, x, g); }) ==
         "gradcheck: gradient (expected 2 elements, as x has, got 1)");
-  CHECK(text_of([&] { gradcheck(cubic, x, two, {.step = 0}); }) ==
+  CHECK(error_of([&] { gradcheck(cubic, x, two, {.step = 0}); }) ==
         "gradcheck: options.step (expected a positive number, got 0)");
-  CHECK(text_of([&] { gradcheck(cubic, x, two, {.floor = -1}); }) ==
+  CHECK(error_of([&] { gradcheck(cubic, x, two, {.floor = -1}); }) ==
         "gradcheck: options.floor (expected a positive number, got -1)");
 }
