@@ -801,7 +801,7 @@ void run_objective(reference_case<T>& c) {
 
 /// A whole head: forward, backward, spectral state, and R1 with its exact second-order gradient.
 template <class T>
-void run_discriminator_head(reference_case<T>& c) {
+void run_head(reference_case<T>& c, add::convolution_method method) {
   add::cpu_context const ctx;
   auto const& extents = c.shape("features");
   if (extents.size() != 3) throw std::runtime_error("in.features: not [B, C, L]");
@@ -811,14 +811,18 @@ void run_discriminator_head(reference_case<T>& c) {
       c.template setting<std::int64_t>("tokens") != shape.length) {
     throw std::runtime_error("in.features: not of the size in params");
   }
+  auto const condition_size = c.template setting<std::int64_t>("condition_dim");
+  std::vector<std::int64_t> condition_sizes;
+  if (condition_size > 0) condition_sizes.push_back(condition_size);
   add::head_settings const settings{
       .channels = shape.channels,
       .kernel = c.template setting<int>("kernel_size"),
+      .condition_sizes = condition_sizes,
       .width = c.template setting<std::int64_t>("projection_dim"),
       .virtual_batch = c.template setting<std::int64_t>("virtual_batch"),
       .norm_epsilon = c.template setting<double>("norm_epsilon"),
-      .negative_slope = c.template setting<double>("negative_slope")};
-  auto const condition_size = c.template setting<std::int64_t>("condition_dim");
+      .negative_slope = c.template setting<double>("negative_slope"),
+      .method = method};
   auto const given = c.input_if_present("condition");
   std::vector<T> condition_gradient(given.size());
   std::vector<add::condition<T>> conditions;
@@ -828,7 +832,7 @@ void run_discriminator_head(reference_case<T>& c) {
     }
     conditions.push_back({condition_size, given.data(), condition_gradient.data()});
   }
-  auto const head = add::projected_head<T>(settings, conditions);
+  auto const head = add::projected_head<T>(settings);
   add::spectral_weights const spectral{head, c.template setting<int>("power_iterations"),
                                        c.template setting<double>("spectral_epsilon")};
 
@@ -867,11 +871,11 @@ void run_discriminator_head(reference_case<T>& c) {
         name, widened(std::vector<T>(state.begin() + offset, state.begin() + offset + count)));
   });
   std::vector<T> w_hat(w.size());
-  spectral.normalise(ctx, w.data(), state.data(), w_hat.data());
-  auto const check_parameters = [&](std::string const& prefix, std::vector<T> const& w_hat_bar,
-                                    double limit) {
-    std::vector<T> w_bar(w.size());
-    spectral.normalise_backward(ctx, w.data(), state.data(), w_hat_bar.data(), w_bar.data());
+  std::vector<double> sigmas(size(spectral.weights()));
+  spectral.sigmas("goldens", ctx, w.data(), state.data(), sigmas.data());
+  spectral.normalise(ctx, w.data(), sigmas.data(), w_hat.data());
+  auto const check_parameters = [&](std::string const& prefix, std::vector<T> w_bar, double limit) {
+    spectral.normalise_backward(ctx, w.data(), state.data(), sigmas.data(), w_bar.data());
     for (int i = 0; i < head.parameters(); ++i) {
       auto const part = head.parameter(i);
       auto const first = w_bar.begin() + part.offset;
@@ -882,28 +886,42 @@ void run_discriminator_head(reference_case<T>& c) {
 
   auto const x = c.input("features");
   auto const logits_shape = head.output_shape("projected_head", shape);
-  std::vector<T> saved(size(head.saved_size(shape)));
-  std::vector<T> workspace(size(head.workspace_size(shape)));
+  auto const sizes = head.sizes(shape);
+  std::vector<T> saved(size(sizes.saved));
+  std::vector<T> saved_bar(size(sizes.saved_bar));
+  std::vector<T> saved_dot(size(sizes.saved_dot));
+  std::vector<T> workspace(size(sizes.workspace));
   std::vector<T> logits(size(logits_shape.size()));
-  head.forward(ctx, w_hat.data(), shape, x.data(), logits.data(), saved.data(), workspace.data());
+  add::layer_pass<T> pass;
+  pass.shape = shape;
+  pass.w = w_hat.data();
+  pass.x = x.data();
+  pass.y = logits.data();
+  pass.saved = saved.data();
+  pass.workspace = workspace.data();
+  pass.conditions = conditions;
+  head.forward(ctx, pass);
   c.check("logits", widened(logits));
 
   std::vector<T> x_bar(x.size());
-  std::vector<T> w_hat_bar(w.size());
+  std::vector<T> w_bar(w.size());
   auto const logits_bar = c.input("grad_logits");
   if (logits_bar.size() != logits.size()) throw std::runtime_error("in.grad_logits: another size");
-  head.backward(ctx, w_hat.data(), shape, x.data(), saved.data(), logits_bar.data(), x_bar.data(),
-                w_hat_bar.data(), workspace.data());
+  pass.y_bar = logits_bar.data();
+  pass.x_bar = x_bar.data();
+  pass.w_bar = w_bar.data();
+  head.backward(ctx, pass);
   c.check("grad_features", widened(x_bar));
-  check_parameters("grad_", w_hat_bar, bound<T>);
+  check_parameters("grad_", w_bar, bound<T>);
   c.check_if_present("grad_condition", widened(condition_gradient));
 
   // R1 = mean_b |v|^2, v the gradient of the summed logits; d R1 = d (tangent along 2 v / B).
   std::vector<T> const ones(logits.size(), T(1));
   std::vector<T> const zeros(logits.size());
-  T* const none = nullptr;
-  head.backward(ctx, w_hat.data(), shape, x.data(), saved.data(), ones.data(), x_bar.data(), none,
-                workspace.data());
+  pass.y_bar = ones.data();
+  pass.w_bar = nullptr;
+  pass.saved_bar = saved_bar.data();
+  head.backward(ctx, pass);
   c.check("r1_features_gradient", widened(x_bar));
   double r1 = 0;
   std::vector<add::rows<T const>> const features = {
@@ -913,10 +931,23 @@ void run_discriminator_head(reference_case<T>& c) {
       add::view(direction.data(), shape.batch, shape.channels, shape.length)};
   add::value_and_grad(ctx, add::r1{.gamma = 1}.on<T>(features), r1, {.features = cotangent});
   c.check("r1", {r1});
-  std::fill(w_hat_bar.begin(), w_hat_bar.end(), T(0));
-  head.tangent_backward(ctx, w_hat.data(), shape, x.data(), saved.data(), direction.data(),
-                        zeros.data(), ones.data(), none, none, w_hat_bar.data(), workspace.data());
-  check_parameters("r1_grad_", w_hat_bar, std::is_same_v<T, double> ? bound<T> : 2e-4);
+  std::fill(w_bar.begin(), w_bar.end(), T(0));
+  pass.x_dot = direction.data();
+  pass.saved_dot = saved_dot.data();
+  head.tangent(ctx, pass);
+  pass.y_bar = zeros.data();
+  pass.y_dot_bar = ones.data();
+  pass.x_bar = nullptr;
+  pass.w_bar = w_bar.data();
+  head.tangent_backward(ctx, pass);
+  check_parameters("r1_grad_", w_bar, std::is_same_v<T, double> ? bound<T> : 2e-4);
+}
+
+/// With each way of computing the convolution of the residual block that it can be computed in.
+template <class T>
+void run_discriminator_head(reference_case<T>& c) {
+  run_head(c, add::convolution_method::direct);
+  if (c.template setting<int>("kernel_size") == 9) run_head(c, add::convolution_method::toom_cook);
 }
 
 template <class T>

@@ -1,70 +1,85 @@
 // SPDX-License-Identifier: MIT
-// The derivatives are compared with finite differences in sequence_test.cpp.
 #include <addloss/heads/residual.hpp>
 
 #include <cmath>
+#include <concepts>
 #include <cstdint>
 #include <string>
 #include <vector>
 
-#include <addloss/heads/local_norm.hpp>
-
 #include "catch.hpp"
 #include "error_of.hpp"
+#include "heads/check_layer.hpp"
+#include "heads/gated.hpp"
 
 namespace {
 
 using namespace addloss;
 
-static_assert(layer<residual<leaky_relu>, float>);
-static_assert(layer<residual<leaky_relu>, double>);
-static_assert(layer<residual<local_norm>, float>);
-
-/// Leaves out the last channel: the shapes do not agree.
-struct shorter : leaky_relu {
-  [[nodiscard]] static feature_shape output_shape(char const* /*function*/, feature_shape shape) {
-    return {shape.batch, shape.channels - 1, shape.length};
-  }
-};
+static_assert(layer<residual<gated>, float>);
+static_assert(layer<residual<gated>, double>);
+static_assert(std::same_as<decltype(residual{gated{1, 1}}), residual<gated>>);
 
 }  // namespace
 
 TEST_CASE("residual of a known layer") {
   residual const skip{leaky_relu{}};
-  feature_shape const shape{1, 2, 2};
   double const x[] = {1, -1, 3, -5};
-  double y[4];
-  std::vector<double> workspace(static_cast<std::size_t>(skip.workspace_size(shape)));
-  double* const none = nullptr;
-  skip.forward(cpu_context{}, none, shape, x, y, none, workspace.data());
-  for (int i = 0; i < 4; ++i) {
-    CHECK(y[i] == Approx((x[i] > 0 ? 2 : 1.2) * x[i] / std::sqrt(2.0)).epsilon(1e-15));
-  }
   double const g[] = {1, 2, 3, 4};
+  double y[4];
   double x_bar[4];
-  skip.backward(cpu_context{}, none, shape, x, none, g, x_bar, none, workspace.data());
+  layer_pass<double> p;
+  p.shape = {1, 2, 2};
+  std::vector<double> workspace(static_cast<std::size_t>(skip.sizes(p.shape).workspace));
+  p.x = x;
+  p.y = y;
+  p.y_bar = g;
+  p.x_bar = x_bar;
+  p.workspace = workspace.data();
+  skip.forward(cpu_context{}, p);
+  skip.backward(cpu_context{}, p);
   for (int i = 0; i < 4; ++i) {
-    CHECK(x_bar[i] == Approx((x[i] > 0 ? 2 : 1.2) * g[i] / std::sqrt(2.0)).epsilon(1e-15));
+    double const factor = (x[i] > 0 ? 2 : 1.2) / std::sqrt(2.0);
+    CHECK(y[i] == Approx(factor * x[i]).epsilon(1e-15));
+    CHECK(x_bar[i] == Approx(factor * g[i]).epsilon(1e-15));
   }
 }
 
-TEST_CASE("residual has the parameters of its layer") {
-  residual const skip{local_norm{3}};
-  local_norm const norm{3};
+TEST_CASE("residual is a layer") {
+  auto const check = [](auto const& body, feature_shape shape) {
+    residual const skip{body};
+    check_layer<float>(skip, shape);
+    check_layer<double>(skip, shape);
+    check_float(skip, skip, shape);
+    check_threads<float>(skip, {8, shape.channels, 8192 / shape.channels});
+    check_threads<double>(skip, {8, shape.channels, 8192 / shape.channels});
+  };
+  check(leaky_relu{}, {2, 3, 5});
+  check(gated{3, 3}, {2, 3, 5});
+  check(gated{2, 2, 4}, {3, 2, 4});
+  check(residual{gated{2, 2, 1}}, {3, 2, 4});
+}
+
+TEST_CASE("residual has the parameters and the conditions of its layer") {
+  gated const body{3, 3, 2};
+  residual const skip{body};
   feature_shape const shape{2, 3, 4};
-  CHECK(skip.parameter_count() == 6);
-  REQUIRE(skip.parameters() == 2);
+  CHECK(skip.parameter_count() == 14);
+  REQUIRE(skip.parameters() == 3);
   CHECK(std::string(skip.parameter(1).name) == "bias");
-  CHECK(skip.parameter(1).offset == 3);
+  CHECK(skip.parameter(1).offset == 9);
   CHECK(skip.output_shape("f", shape) == shape);
-  CHECK(skip.saved_size(shape) == norm.saved_size(shape));
+  REQUIRE(skip.condition_sizes().size() == 1);
+  CHECK(skip.condition_sizes()[0] == 2);
+  CHECK(residual{leaky_relu{}}.condition_sizes().empty());
+  CHECK(skip.sizes(shape).saved == body.sizes(shape).saved);
 }
 
 TEST_CASE("residual refuses a layer that changes the shape") {
-  CHECK(error_of([] {
-          static_cast<void>(residual{shorter{}}.output_shape("head", {2, 3, 4}));
-        }) == "head: residual (expected an output of the shape [2, 3, 4], got [2, 2, 4])");
-  CHECK(error_of([] {
-          static_cast<void>(residual{local_norm{5}}.output_shape("head", {2, 3, 4}));
-        }) == "head: x (expected 5 channels, got 3)");
+  auto const error = [](auto const& body) {
+    return error_of([&] { (void)residual{body}.output_shape("head", {2, 3, 4}); });
+  };
+  CHECK(error(gated{3, 2}) ==
+        "head: residual (expected an output of the shape [2, 3, 4], got [2, 2, 4])");
+  CHECK(error(gated{5, 5}) == "head: x (expected 5 channels, got 3)");
 }

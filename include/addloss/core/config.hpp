@@ -26,8 +26,10 @@ Drop the flag, or define ADDLOSS_ALLOW_FAST_MATH to give up all promises about N
 // some as calls.
 #if defined(__GNUC__)
 #define ADDLOSS_INLINE inline __attribute__((always_inline))
+#define ADDLOSS_INLINE_LAMBDA __attribute__((always_inline))
 #else
 #define ADDLOSS_INLINE inline
+#define ADDLOSS_INLINE_LAMBDA
 #endif
 
 // Width of a SIMD register in bytes, from the instruction set the translation unit is built for.

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstdint>
 
 #include <addloss/core/config.hpp>
 #include <addloss/core/scalar.hpp>
@@ -63,4 +64,15 @@ ADDLOSS_HOST_DEVICE inline T log1p(T x) {
 }
 
 }  // namespace math
+
+namespace detail {
+
+ADDLOSS_HOST_DEVICE constexpr std::int64_t at_most(std::int64_t value, std::int64_t limit) {
+  return value < limit ? value : limit;
+}
+ADDLOSS_HOST_DEVICE constexpr std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+}  // namespace detail
 }  // namespace addloss

@@ -1,29 +1,47 @@
 // SPDX-License-Identifier: MIT
 /// What a layer of a discriminator head is: a plain value that computes on memory of its caller.
 ///
-/// x [B, C, L] -> y [B, C', L], dense, row-major, the tokens last. Four computations:
-///   forward            y = f(x; w), keeping in `saved` what the others need
+/// x [B, C, L] -> y [B, C', L], dense, row-major, the tokens last. Four passes:
+///   forward            y = f(x; w)
 ///   backward           x_bar = (df/dx)^T y_bar,  w_bar += (df/dw)^T y_bar
-///   tangent            y_dot = (df/dx) x_dot                                     (w is constant)
-///   tangent_backward   the backward pass of (x, x_dot) -> (f(x; w), (df/dx) x_dot):
-///                      from (y_bar, y_dot_bar) to x_bar, x_dot_bar, and added to w_bar
-/// The last two make derivatives of derivatives by composition: with v = grad_F s held constant,
-/// grad_w |v|^2 = 2 grad_w [ds in direction v], one tangent pass and one tangent_backward pass.
+///   tangent            y_dot = (df/dx) x_dot
+///   tangent_backward   the gradient of  <y_bar, f(x; w)> + <y_dot_bar, (df/dx) x_dot>:
+///                      x_bar = that with respect to x, w_bar += that with respect to w; x_dot,
+///                      y_bar and y_dot_bar are constants
+/// Derivatives of derivatives are compositions of these. For R1, s the sum of the logits:
+///   forward; backward of y_bar = 1 gives v = ds/dx; tangent in the direction x_dot = 2 gamma v / B;
+///   tangent_backward with y_dot_bar = 1 and the hinge's y_bar
+/// adds to w_bar the exact gradient of hinge + gamma |v|^2 / B, as with v held constant
+/// d(|v|^2)/dw = 2 d[ds in direction v]/dw.
+///
+/// What a pass reads and writes, of the members of `layer_pass`:
+/// | pass             | reads                                               | writes                 |
+/// | forward          | w x                                                 | y saved                |
+/// | backward         | w x saved y_bar                                     | x_bar w_bar saved_bar  |
+/// | tangent          | w x saved x_dot                                     | y_dot saved_dot        |
+/// | tangent_backward | w x saved x_dot saved_dot y_bar y_dot_bar saved_bar | x_bar w_bar            |
+/// `saved`, `saved_dot` and `saved_bar` carry intermediate results from one pass to the next:
+/// tangent_backward wants those of a tangent pass with its x_dot, and those of a backward pass whose
+/// y_bar was its y_dot_bar. x_bar, w_bar and y_dot may be null: they are not computed; and saved_bar
+/// in `backward`: no tangent_backward will follow. w_bar is added to, all else is overwritten.
+/// What is read and what is written do not overlap.
+/// A layer that reads conditions says how many numbers a sample of each has: condition_sizes().
 /// Parameters w and their gradients are contiguous buffers of the caller; `parameter(i)` names the
-/// parts. Gradients of parameters are added to, all other outputs are overwritten. An output that is
-/// null is not computed (x_bar, x_dot_bar, w_bar). x, x_dot and the outputs do not overlap.
-/// Nothing is allocated: `saved` and `workspace` have sizes that are functions of the shape alone.
+/// parts. Nothing is allocated: sizes are functions of the shape alone.
 /// Same bits for any number of threads.
-/// Errors: output_shape raises addloss::error for shapes that do not fit; the rest checks nothing.
+/// Errors: output_shape raises addloss::error for shapes that do not fit; the passes check nothing.
 /// Source of the identity: Pearlmutter, Fast Exact Multiplication by the Hessian, 1994.
 #pragma once
 
 #include <concepts>
 #include <cstdint>
+#include <span>
+#include <variant>
 
 #include <addloss/core/context.hpp>
 #include <addloss/core/error.hpp>
 #include <addloss/core/scalar.hpp>
+#include <addloss/heads/initialise.hpp>
 
 namespace addloss {
 
@@ -37,12 +55,16 @@ struct feature_shape {
   bool operator==(feature_shape const&) const = default;
 };
 
+/// How a part of the parameters begins (heads/initialise.hpp).
+using initial_values = std::variant<constant_value, fan_in_uniform, standard_normal>;
+
 /// A named part of a layer's parameters: `size` numbers from `offset`, of shape `extents`.
 struct parameter_view {
   char const* name;  ///< "weight", "bias"
   std::int64_t offset;
   int rank;
   std::int64_t extents[3];
+  initial_values initial{};
 
   [[nodiscard]] constexpr std::int64_t size() const {
     std::int64_t product = 1;
@@ -51,26 +73,76 @@ struct parameter_view {
   }
 };
 
+/// How many numbers a layer keeps in each buffer of a pass.
+struct layer_sizes {
+  std::int64_t saved = 0;
+  std::int64_t saved_bar = 0;
+  std::int64_t saved_dot = 0;
+  std::int64_t workspace = 0;
+};
+
+/// A condition of a batch (an embedding of its texts, of its images), which a `projection` reads.
+template <arithmetic_scalar T>
+struct condition {
+  std::int64_t size = 0;  ///< numbers of a sample
+  T const* values = nullptr;  ///< [B, size]
+  T* gradient = nullptr;  ///< [B, size], added to by both backward passes; null: not computed
+};
+
+/// The memory of a pass.
+template <arithmetic_scalar T>
+struct layer_pass {
+  feature_shape shape;  ///< of x
+  T const* w = nullptr;
+  T const* x = nullptr;
+  T* y = nullptr;
+  T const* x_dot = nullptr;
+  T* y_dot = nullptr;
+  T const* y_bar = nullptr;
+  T const* y_dot_bar = nullptr;
+  T* x_bar = nullptr;
+  T* w_bar = nullptr;
+  T* saved = nullptr;
+  T* saved_bar = nullptr;
+  T* saved_dot = nullptr;
+  T* workspace = nullptr;  ///< holds nothing between passes
+  std::span<condition<T> const> conditions{};
+};
+
 /// A layer in the arithmetic of `T`, float or double.
 template <class L, class T>
 concept layer = arithmetic_scalar<T> && std::copyable<L> &&
-                requires(L const l, cpu_context const ctx, feature_shape shape, T const* in, T* out,
-                         char const* function) {
+                requires(L const l, cpu_context const ctx, feature_shape shape,
+                         layer_pass<T> const pass, char const* function) {
                   { l.parameter_count() } -> std::same_as<std::int64_t>;  // numbers in w
                   { l.parameters() } -> std::same_as<int>;  // named parts of w
                   { l.parameter(0) } -> std::same_as<parameter_view>;
                   { l.output_shape(function, shape) } -> std::same_as<feature_shape>;
-                  { l.saved_size(shape) } -> std::same_as<std::int64_t>;
-                  { l.workspace_size(shape) } -> std::same_as<std::int64_t>;
-                  // ctx, w, shape of x, x, y, saved, workspace
-                  l.forward(ctx, in, shape, in, out, out, out);
-                  // ctx, w, shape, x, saved, y_bar, x_bar, w_bar, workspace
-                  l.backward(ctx, in, shape, in, in, in, out, out, out);
-                  // ctx, w, shape, x, saved, x_dot, y_dot, workspace
-                  l.tangent(ctx, in, shape, in, in, in, out, out);
-                  // ctx, w, shape, x, saved, x_dot, y_bar, y_dot_bar, x_bar, x_dot_bar, w_bar,
-                  // workspace
-                  l.tangent_backward(ctx, in, shape, in, in, in, in, in, out, out, out, out);
+                  { l.sizes(shape) } -> std::same_as<layer_sizes>;
+                  l.forward(ctx, pass);
+                  l.backward(ctx, pass);
+                  l.tangent(ctx, pass);
+                  l.tangent_backward(ctx, pass);
                 };
 
+namespace detail {
+
+/// Of a pass: copies of them live on the stack.
+inline constexpr int max_conditions = 4;
+
+/// A layer in float or in double.
+template <class L>
+concept any_layer = layer<L, float> || layer<L, double>;
+
+/// Sizes of the conditions that a layer reads; none for most.
+template <any_layer L>
+std::span<std::int64_t const> condition_sizes_of(L const& l) {
+  if constexpr (requires { l.condition_sizes(); }) {
+    return l.condition_sizes();
+  } else {
+    return {};
+  }
+}
+
+}  // namespace detail
 }  // namespace addloss

@@ -4,8 +4,8 @@
 ///   y = x where x > 0, else a x,  a = negative_slope
 /// Derivative d: 1 where x > 0, else a; at the kink, 0, it is a. Piecewise linear: the second
 /// derivative is taken as 0.
-///   y_dot = d x_dot;  x_bar = d y_bar,  x_dot_bar = d y_dot_bar
-/// NaN in x becomes NaN in y and, unlike in PyTorch, in all of x_bar, y_dot and x_dot_bar.
+///   y_dot = d x_dot;  x_bar = d y_bar, in both backward passes
+/// NaN in x becomes NaN in y and, unlike in PyTorch, in x_bar and y_dot.
 /// Nothing is saved, no workspace, any shape.
 /// Source: Maas, Hannun, Ng, Rectifier Nonlinearities Improve Neural Network Acoustic Models, 2013.
 #pragma once
@@ -45,48 +45,41 @@ struct leaky_relu {
                                                      feature_shape shape) const {
     return shape;
   }
-  [[nodiscard]] constexpr std::int64_t saved_size(feature_shape /*shape*/) const { return 0; }
-  [[nodiscard]] constexpr std::int64_t workspace_size(feature_shape /*shape*/) const { return 0; }
+  [[nodiscard]] constexpr layer_sizes sizes(feature_shape /*shape*/) const { return {}; }
 
   template <arithmetic_scalar T>
-  void forward(cpu_context const& ctx, T const* /*w*/, feature_shape shape, T const* x, T* y,
-               T* /*saved*/, T* /*workspace*/) const {
+  void forward(cpu_context const& ctx, layer_pass<T> const& p) const {
     auto const slope = static_cast<T>(negative_slope);
-    detail::each_element(ctx, shape.size(),
-                         [=](std::int64_t i) { y[i] = x[i] > T(0) ? x[i] : slope * x[i]; });
+    detail::each_element(ctx, p.shape.size(), [=, x = p.x, y = p.y](std::int64_t i) {
+      y[i] = x[i] > T(0) ? x[i] : slope * x[i];
+    });
   }
-
   template <arithmetic_scalar T>
-  void backward(cpu_context const& ctx, T const* /*w*/, feature_shape shape, T const* x,
-                T const* /*saved*/, T const* y_bar, T* x_bar, T* /*w_bar*/,
-                T* /*workspace*/) const {
-    if (x_bar != nullptr) scale(ctx, shape, x, y_bar, x_bar);
+  void backward(cpu_context const& ctx, layer_pass<T> const& p) const {
+    scale(ctx, p, p.y_bar, p.x_bar);
   }
-
   template <arithmetic_scalar T>
-  void tangent(cpu_context const& ctx, T const* /*w*/, feature_shape shape, T const* x,
-               T const* /*saved*/, T const* x_dot, T* y_dot, T* /*workspace*/) const {
-    scale(ctx, shape, x, x_dot, y_dot);
+  void tangent(cpu_context const& ctx, layer_pass<T> const& p) const {
+    scale(ctx, p, p.x_dot, p.y_dot);
   }
-
   template <arithmetic_scalar T>
-  void tangent_backward(cpu_context const& ctx, T const* /*w*/, feature_shape shape, T const* x,
-                        T const* /*saved*/, T const* /*x_dot*/, T const* y_bar, T const* y_dot_bar,
-                        T* x_bar, T* x_dot_bar, T* /*w_bar*/, T* /*workspace*/) const {
-    if (x_bar != nullptr) scale(ctx, shape, x, y_bar, x_bar);
-    if (x_dot_bar != nullptr) scale(ctx, shape, x, y_dot_bar, x_dot_bar);
+  void tangent_backward(cpu_context const& ctx, layer_pass<T> const& p) const {
+    scale(ctx, p, p.y_bar, p.x_bar);
   }
 
  private:
   /// out = d(x) in: the transpose of a diagonal is itself.
   template <class T>
-  void scale(cpu_context const& ctx, feature_shape shape, T const* x, T const* in, T* out) const {
+  void scale(cpu_context const& ctx, layer_pass<T> const& p, T const* in, T* out) const {
+    if (out == nullptr) return;
     auto const slope = static_cast<T>(negative_slope);
-    detail::each_element(ctx, shape.size(), [=](std::int64_t i) {
+    detail::each_element(ctx, p.shape.size(), [=, x = p.x](std::int64_t i) {
       T const below = x[i] <= T(0) ? slope : x[i];  // x is NaN where it is neither
       out[i] = (x[i] > T(0) ? T(1) : below) * in[i];
     });
   }
 };
+
+static_assert(layer<leaky_relu, float> && layer<leaky_relu, double>);
 
 }  // namespace addloss

@@ -2,17 +2,16 @@
 /// A layer with a skip connection, scaled so that the variance of independent terms is kept.
 ///
 ///   y = (f(x) + x) / sqrt(2)
-/// f: any layer whose output has the shape of its input. All four computations are linear in what
-/// they are given besides x and w:
-///   y_dot = (f_dot + x_dot) / sqrt(2),  x_bar = f's x_bar of y_bar / sqrt(2), + y_bar / sqrt(2)
-/// Parameters and what is saved: those of f. Workspace: that of f and two more of x's size.
+/// f: any layer whose output has the shape of its input.
+///   y_dot = (f_dot + x_dot) / sqrt(2);  x_bar = f's for y_bar / sqrt(2), plus y_bar / sqrt(2)
+/// Parameters: those of f. Kept: what f keeps, and in saved_bar the y_bar of f.
 /// Errors (output_shape): those of f; an output of another shape.
 /// Source: as in the discriminator heads of Sauer et al., StyleGAN-T, 2023.
 #pragma once
 
-#include <concepts>
 #include <cstdint>
 #include <numbers>
+#include <span>
 
 #include <addloss/core/context.hpp>
 #include <addloss/core/error.hpp>
@@ -21,13 +20,6 @@
 #include <addloss/heads/leaky_relu.hpp>
 
 namespace addloss {
-namespace detail {
-
-/// A layer in float or in double.
-template <class L>
-concept any_layer = layer<L, float> || layer<L, double>;
-
-}  // namespace detail
 
 template <detail::any_layer Layer>
 struct residual {
@@ -36,6 +28,9 @@ struct residual {
   [[nodiscard]] constexpr std::int64_t parameter_count() const { return body.parameter_count(); }
   [[nodiscard]] constexpr int parameters() const { return body.parameters(); }
   [[nodiscard]] constexpr parameter_view parameter(int i) const { return body.parameter(i); }
+  [[nodiscard]] std::span<std::int64_t const> condition_sizes() const {
+    return detail::condition_sizes_of(body);
+  }
   [[nodiscard]] feature_shape output_shape(char const* function, feature_shape shape) const {
     feature_shape const out = body.output_shape(function, shape);
     if (out != shape) {
@@ -44,52 +39,53 @@ struct residual {
     }
     return out;
   }
-  [[nodiscard]] constexpr std::int64_t saved_size(feature_shape shape) const {
-    return body.saved_size(shape);
-  }
-  [[nodiscard]] constexpr std::int64_t workspace_size(feature_shape shape) const {
-    return body.workspace_size(shape) + 2 * shape.size();
-  }
-
-  template <arithmetic_scalar T>
-    requires layer<Layer, T>
-  void forward(cpu_context const& ctx, T const* w, feature_shape shape, T const* x, T* y, T* saved,
-               T* workspace) const {
-    body.forward(ctx, w, shape, x, y, saved, workspace);
-    skip(ctx, shape, x, y);
+  [[nodiscard]] layer_sizes sizes(feature_shape shape) const {
+    layer_sizes result = body.sizes(shape);
+    result.saved_bar += shape.size();
+    result.workspace += shape.size();
+    return result;
   }
 
   template <arithmetic_scalar T>
     requires layer<Layer, T>
-  void backward(cpu_context const& ctx, T const* w, feature_shape shape, T const* x, T const* saved,
-                T const* y_bar, T* x_bar, T* w_bar, T* workspace) const {
-    T* const scaled = workspace;
-    scale(ctx, shape, y_bar, scaled);
-    body.backward(ctx, w, shape, x, saved, scaled, x_bar, w_bar, workspace + shape.size());
-    add(ctx, shape, scaled, x_bar);
+  void forward(cpu_context const& ctx, layer_pass<T> const& p) const {
+    body.forward(ctx, p);
+    skip(ctx, p.shape, p.x, p.y);
   }
 
   template <arithmetic_scalar T>
     requires layer<Layer, T>
-  void tangent(cpu_context const& ctx, T const* w, feature_shape shape, T const* x, T const* saved,
-               T const* x_dot, T* y_dot, T* workspace) const {
-    body.tangent(ctx, w, shape, x, saved, x_dot, y_dot, workspace);
-    skip(ctx, shape, x_dot, y_dot);
+  void backward(cpu_context const& ctx, layer_pass<T> const& p) const {
+    bool const keep = p.saved_bar != nullptr;
+    T* const scaled = keep ? p.saved_bar : p.workspace;
+    scale(ctx, p.shape, p.y_bar, scaled);
+    layer_pass<T> inner = p;
+    inner.y_bar = scaled;
+    inner.saved_bar = keep ? p.saved_bar + p.shape.size() : nullptr;
+    inner.workspace = p.workspace + p.shape.size();
+    body.backward(ctx, inner);
+    add(ctx, p.shape, scaled, p.x_bar);
   }
 
   template <arithmetic_scalar T>
     requires layer<Layer, T>
-  void tangent_backward(cpu_context const& ctx, T const* w, feature_shape shape, T const* x,
-                        T const* saved, T const* x_dot, T const* y_bar, T const* y_dot_bar,
-                        T* x_bar, T* x_dot_bar, T* w_bar, T* workspace) const {
-    T* const scaled = workspace;
-    T* const scaled_dot = workspace + shape.size();
-    scale(ctx, shape, y_bar, scaled);
-    scale(ctx, shape, y_dot_bar, scaled_dot);
-    body.tangent_backward(ctx, w, shape, x, saved, x_dot, scaled, scaled_dot, x_bar, x_dot_bar,
-                          w_bar, scaled_dot + shape.size());
-    add(ctx, shape, scaled, x_bar);
-    add(ctx, shape, scaled_dot, x_dot_bar);
+  void tangent(cpu_context const& ctx, layer_pass<T> const& p) const {
+    body.tangent(ctx, p);
+    if (p.y_dot != nullptr) skip(ctx, p.shape, p.x_dot, p.y_dot);
+  }
+
+  template <arithmetic_scalar T>
+    requires layer<Layer, T>
+  void tangent_backward(cpu_context const& ctx, layer_pass<T> const& p) const {
+    T* const scaled = p.workspace;
+    scale(ctx, p.shape, p.y_bar, scaled);
+    layer_pass<T> inner = p;
+    inner.y_bar = scaled;
+    inner.y_dot_bar = p.saved_bar;
+    inner.saved_bar = p.saved_bar + p.shape.size();
+    inner.workspace = p.workspace + p.shape.size();
+    body.tangent_backward(ctx, inner);
+    add(ctx, p.shape, scaled, p.x_bar);
   }
 
  private:

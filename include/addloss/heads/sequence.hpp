@@ -5,11 +5,11 @@
 /// Parameters: those of the layers in their order, "conv.weight"; a layer without a name is called
 /// by its position, "2.weight". The names lie in the sequence itself: `parameter(i).name` is valid
 /// as long as the sequence that was asked.
-/// With f_0, f_1, ..., h_i the output of f_i, one pass from front to back or from back to front:
-///   tangent            h_dot_i = (df_i/dh_{i-1}) h_dot_{i-1}
-///   tangent_backward   a tangent pass for all h_dot_i, then each layer's own tangent_backward
-/// Saved: what each layer saves, and all h_i but the last. Workspace: the largest of the layers',
-/// the h_dot_i, and two or four of the largest h_i. Nothing is allocated.
+/// A pass is that pass of each layer, from front to back or from back to front. Kept: what each
+/// layer keeps, and of all outputs but the last their values (saved), tangents (saved_dot) and
+/// gradients (saved_bar). Workspace: the largest of the layers', and up to two of the largest
+/// outputs.
+/// All layers get the same conditions; their sizes are those of the last layer that has any.
 /// Errors: names too long for `name_capacity` (when made); output_shape: those of the layers.
 #pragma once
 
@@ -18,6 +18,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <span>
 #include <tuple>
 #include <utility>
 
@@ -117,124 +118,151 @@ class sequence {
     each([&]<std::size_t I>(index<I>) { shape = get<I>().output_shape(function, shape); });
     return shape;
   }
-  [[nodiscard]] std::int64_t saved_size(feature_shape shape) const {
-    return plan_of(shape).saved_size;
+  [[nodiscard]] std::span<std::int64_t const> condition_sizes() const {
+    std::span<std::int64_t const> result;
+    each([&]<std::size_t I>(index<I>) {
+      auto const sizes = detail::condition_sizes_of(get<I>());
+      if (!sizes.empty()) result = sizes;
+    });
+    return result;
   }
-  [[nodiscard]] std::int64_t workspace_size(feature_shape shape) const {
-    return plan_of(shape).workspace_size;
-  }
+  [[nodiscard]] layer_sizes sizes(feature_shape shape) const { return plan_of(shape).total; }
 
   template <arithmetic_scalar T>
     requires(layer<Layers, T> && ...)
-  void forward(cpu_context const& ctx, T const* w, feature_shape shape, T const* x, T* y, T* saved,
-               T* workspace) const {
-    plan const p = plan_of(shape);
+  void forward(cpu_context const& ctx, layer_pass<T> const& p) const {
+    plan const sizes = plan_of(p.shape);
     each([&]<std::size_t I>(index<I>) {
-      get<I>().forward(ctx, at(w, p.parameter[I]), p.shape[I], input<I>(p, x, saved),
-                       I == last ? y : saved + p.activation[I], saved + p.saved[I], workspace);
+      layer_pass<T> inner = share<I>(sizes, p);
+      inner.y = I == last ? p.y : p.saved + sizes.part[I].output;
+      get<I>().forward(ctx, inner);
     });
   }
 
   template <arithmetic_scalar T>
     requires(layer<Layers, T> && ...)
-  void backward(cpu_context const& ctx, T const* w, feature_shape shape, T const* x, T const* saved,
-                T const* y_bar, T* x_bar, T* w_bar, T* workspace) const {
-    plan const p = plan_of(shape);
+  void backward(cpu_context const& ctx, layer_pass<T> const& p) const {
+    plan const sizes = plan_of(p.shape);
+    auto const gradient = [&](std::size_t i) {
+      return p.saved_bar == nullptr ? p.workspace + sizes.gradient(i)
+                                    : p.saved_bar + sizes.part[i].gradient;
+    };
     each_backwards([&]<std::size_t I>(index<I>) {
-      get<I>().backward(ctx, at(w, p.parameter[I]), p.shape[I], input<I>(p, x, saved),
-                        saved + p.saved[I], I == last ? y_bar : workspace + p.gradient(I),
-                        I == 0 ? x_bar : workspace + p.gradient(I - 1), at(w_bar, p.parameter[I]),
-                        workspace);
+      layer_pass<T> inner = share<I>(sizes, p);
+      inner.y_bar = I == last ? p.y_bar : gradient(I);
+      inner.x_bar = I == 0 ? p.x_bar : gradient(before<I>);
+      get<I>().backward(ctx, inner);
     });
   }
 
   template <arithmetic_scalar T>
     requires(layer<Layers, T> && ...)
-  void tangent(cpu_context const& ctx, T const* w, feature_shape shape, T const* x, T const* saved,
-               T const* x_dot, T* y_dot, T* workspace) const {
-    plan const p = plan_of(shape);
+  void tangent(cpu_context const& ctx, layer_pass<T> const& p) const {
+    plan const sizes = plan_of(p.shape);
     each([&]<std::size_t I>(index<I>) {
-      tangent_of<I>(ctx, p, w, x, saved, x_dot, y_dot, workspace);
+      layer_pass<T> inner = share<I>(sizes, p);
+      inner.y_dot = I == last ? p.y_dot : p.saved_dot + sizes.part[I].tangent;
+      get<I>().tangent(ctx, inner);
     });
   }
 
   template <arithmetic_scalar T>
     requires(layer<Layers, T> && ...)
-  void tangent_backward(cpu_context const& ctx, T const* w, feature_shape shape, T const* x,
-                        T const* saved, T const* x_dot, T const* y_bar, T const* y_dot_bar,
-                        T* x_bar, T* x_dot_bar, T* w_bar, T* workspace) const {
-    plan const p = plan_of(shape);
-    each([&]<std::size_t I>(index<I>) {
-      if constexpr (I != last) {
-        tangent_of<I>(ctx, p, w, x, saved, x_dot, static_cast<T*>(nullptr), workspace);
-      }
-    });
+  void tangent_backward(cpu_context const& ctx, layer_pass<T> const& p) const {
+    plan const sizes = plan_of(p.shape);
     each_backwards([&]<std::size_t I>(index<I>) {
-      get<I>().tangent_backward(ctx, at(w, p.parameter[I]), p.shape[I], input<I>(p, x, saved),
-                                saved + p.saved[I],
-                                I == 0 ? x_dot : workspace + p.tangent[I - (I == 0 ? 0 : 1)],
-                                I == last ? y_bar : workspace + p.gradient(I),
-                                I == last ? y_dot_bar : workspace + p.gradient_dot(I),
-                                I == 0 ? x_bar : workspace + p.gradient(I - 1),
-                                I == 0 ? x_dot_bar : workspace + p.gradient_dot(I - 1),
-                                at(w_bar, p.parameter[I]), workspace);
+      layer_pass<T> inner = share<I>(sizes, p);
+      inner.y_bar = I == last ? p.y_bar : p.workspace + sizes.gradient(I);
+      inner.y_dot_bar = I == last ? p.y_dot_bar : p.saved_bar + sizes.part[I].gradient;
+      inner.x_bar = I == 0 ? p.x_bar : p.workspace + sizes.gradient(before<I>);
+      get<I>().tangent_backward(ctx, inner);
     });
   }
 
  private:
   static constexpr std::size_t size = sizeof...(Layers);
   static constexpr std::size_t last = size - 1;
+  static constexpr std::int64_t gradient_buffers = last < 2 ? last : 2;
   template <std::size_t I>
   using index = std::integral_constant<std::size_t, I>;
+  template <std::size_t I>
+  static constexpr std::size_t before = I == 0 ? 0 : I - 1;
 
-  /// Offsets of layer i's share of each buffer; in the workspace, what the layers use comes first.
+  /// A layer's share: the shape of its input, and where its parameters and what it keeps begin.
+  struct layer_share {
+    feature_shape shape;
+    std::int64_t parameter;
+    layer_sizes first;  ///< of what the layer itself keeps
+    std::int64_t output;  ///< in saved; the last layer has none
+    std::int64_t gradient;  ///< of the output, in saved_bar
+    std::int64_t tangent;  ///< of the output, in saved_dot
+  };
+
   struct plan {
-    std::array<feature_shape, size> shape;  ///< of the input
-    std::array<std::int64_t, size> parameter;
-    std::array<std::int64_t, size> saved;
-    std::array<std::int64_t, size> activation;  ///< of the output, in `saved`
-    std::array<std::int64_t, size> tangent;  ///< of the output, in the workspace
-    std::int64_t gradients;  ///< four buffers of `largest` in the workspace
-    std::int64_t largest;
-    std::int64_t saved_size;
-    std::int64_t workspace_size;
+    std::array<layer_share, size> part;
+    layer_sizes total;
+    std::int64_t largest;  ///< output
 
-    /// Of the output of layer i: neighbours lie in different buffers.
+    /// Of the output of layer i, in the workspace, where neighbours have different places. What the
+    /// layers use follows.
     [[nodiscard]] std::int64_t gradient(std::size_t i) const {
-      return gradients + static_cast<std::int64_t>(i % 2) * largest;
-    }
-    [[nodiscard]] std::int64_t gradient_dot(std::size_t i) const {
-      return gradient(i) + 2 * largest;
+      return static_cast<std::int64_t>(i % 2) * largest;
     }
   };
 
   [[nodiscard]] plan plan_of(feature_shape shape) const {
     plan p{};
+    layer_sizes& total = p.total;
     std::int64_t parameter = 0;
-    std::int64_t workspace = 0;
-    std::int64_t tangents = 0;
     each([&]<std::size_t I>(index<I>) {
       auto const& l = get<I>();
-      p.shape[I] = shape;
-      p.parameter[I] = parameter;
+      layer_share& part = p.part[I];
+      part.shape = shape;
+      part.parameter = parameter;
       parameter += l.parameter_count();
-      p.saved[I] = p.saved_size;
-      p.saved_size += l.saved_size(shape);
-      std::int64_t const needed = l.workspace_size(shape);
-      if (needed > workspace) workspace = needed;
+      part.first = total;
+      layer_sizes const own = l.sizes(shape);
+      total.saved += own.saved;
+      total.saved_bar += own.saved_bar;
+      total.saved_dot += own.saved_dot;
+      if (own.workspace > total.workspace) total.workspace = own.workspace;
       shape = l.output_shape("sequence", shape);
-      p.activation[I] = p.saved_size;
-      p.tangent[I] = tangents;
+      part.output = total.saved;
+      part.gradient = total.saved_bar;
+      part.tangent = total.saved_dot;
       if constexpr (I != last) {
-        p.saved_size += shape.size();
-        tangents += shape.size();
+        total.saved += shape.size();
+        total.saved_bar += shape.size();
+        total.saved_dot += shape.size();
         if (shape.size() > p.largest) p.largest = shape.size();
       }
     });
-    for (std::int64_t& offset : p.tangent) offset += workspace;
-    p.gradients = workspace + tangents;
-    p.workspace_size = p.gradients + 4 * p.largest;
+    total.workspace += gradient_buffers * p.largest;
     return p;
+  }
+
+  /// What layer I gets of a pass, but for the outputs and gradients of its neighbours.
+  template <std::size_t I, class T>
+  static layer_pass<T> share(plan const& sizes, layer_pass<T> const& p) {
+    layer_share const& part = sizes.part[I];
+    layer_pass<T> inner = p;
+    inner.shape = part.shape;
+    inner.w = at(p.w, part.parameter);
+    inner.w_bar = at(p.w_bar, part.parameter);
+    inner.saved = at(p.saved, part.first.saved);
+    inner.saved_bar = at(p.saved_bar, part.first.saved_bar);
+    inner.saved_dot = at(p.saved_dot, part.first.saved_dot);
+    inner.workspace = at(p.workspace, gradient_buffers * sizes.largest);
+    if constexpr (I > 0) {
+      layer_share const& previous = sizes.part[I - 1];
+      inner.x = at(p.saved, previous.output);
+      inner.x_dot = at(p.saved_dot, previous.tangent);
+    }
+    return inner;
+  }
+  template <class T>
+  static T* at(T* memory, std::int64_t offset) {
+    return memory == nullptr ? nullptr : memory + offset;
   }
 
   /// body(index<I>{}) for each layer.
@@ -249,31 +277,6 @@ class sequence {
     [&]<std::size_t... I>(std::index_sequence<I...>) {
       (body(index<last - I>{}), ...);
     }(std::make_index_sequence<size>{});
-  }
-
-  /// A layer's share of the parameters, or of their gradients, where there are any.
-  template <class T>
-  static T* at(T* parameters, std::int64_t offset) {
-    return parameters == nullptr ? nullptr : parameters + offset;
-  }
-  template <std::size_t I, class T>
-  static T const* input(plan const& p, T const* x, T const* saved) {
-    if constexpr (I == 0) {
-      return x;
-    } else {
-      return saved + p.activation[I - 1];
-    }
-  }
-
-  /// The tangent of layer I's output from that of its input.
-  template <std::size_t I, class T>
-  void tangent_of(cpu_context const& ctx, plan const& p, T const* w, T const* x, T const* saved,
-                  T const* x_dot, T* y_dot, T* workspace) const {
-    T const* in = x_dot;
-    if constexpr (I > 0) in = workspace + p.tangent[I - 1];
-    get<I>().tangent(ctx, at(w, p.parameter[I]), p.shape[I], input<I>(p, x, saved),
-                     saved + p.saved[I], in, I == last ? y_dot : workspace + p.tangent[I],
-                     workspace);
   }
 
   template <class Item>

@@ -3,17 +3,20 @@
 ///
 /// A convolution's weight is a parameter of rank 3, [out, in, kernel], taken as a matrix
 /// [out, in kernel] (heads/spectral_norm.hpp). Its state u [out], v [in kernel] lies in a buffer of
-/// the caller, one weight after the other. Three calls, so that the passes of one step (reals, fakes,
-/// R1) share one state:
+/// the caller, one weight after the other. Several calls, so that the passes of one step (reals,
+/// fakes, R1) share one state:
 ///   update              the power iteration, once a training step
+///   sigmas              sigma of each weight
 ///   normalise           w -> w_hat: weights divided by sigma, all other parameters copied
-///   normalise_backward  w_bar += the gradient that w_hat_bar gives to w; u and v are constants
+///   normalise_backward  the gradient of w_hat becomes that of w; u and v are constants
 /// The layer then runs with w_hat. Nothing is allocated. Same bits for any number of threads.
-/// Errors: a sigma that is 0 or not finite (NaN parameters), before w_hat or w_bar is written.
+/// Errors: in sigmas, one that is 0 or not finite (NaN parameters).
 /// Source: Miyato, Kataoka, Koyama, Yoshida, Spectral Normalization for Generative Adversarial
 /// Networks, 2018, algorithm 1.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 
 #include <addloss/core/context.hpp>
@@ -34,6 +37,15 @@ struct spectral_state_view {
   std::int64_t columns;
 };
 
+/// Who asks for sigma, for the text of an error.
+struct sigma_caller {
+  char const* function;
+  int head = -1;  ///< in a stack of heads; -1: in none
+
+  constexpr sigma_caller(char const* name, int number = -1)  // NOLINT(*-explicit-*)
+      : function(name), head(number) {}
+};
+
 inline namespace ADDLOSS_ISA_NAMESPACE {
 
 template <detail::any_layer Layer>
@@ -41,6 +53,9 @@ struct spectral_weights {
   Layer layer;
   int iterations = 1;
   double epsilon = 1e-12;
+
+  /// That a stack of heads takes in one head.
+  static constexpr int max_weights = 16;
 
   /// Normalised weights.
   [[nodiscard]] int weights() const {
@@ -70,36 +85,56 @@ struct spectral_weights {
     });
   }
 
+  /// sigma of each weight, weights() numbers. Refuses, in the name of `caller`, one that is 0 or not
+  /// finite.
   template <arithmetic_scalar T>
-  void normalise(cpu_context const& ctx, T const* w, T const* state, T* w_hat) const {
-    each_weight([&](spectral_state_view const& view) { checked_sigma(ctx, view, w, state); });
-    for (std::int64_t i = 0; i < layer.parameter_count(); ++i) w_hat[i] = w[i];
+  void sigmas(sigma_caller caller, cpu_context const& ctx, T const* w, T const* state,
+              double* sigma) const {
     each_weight([&](spectral_state_view const& view) {
-      norm(view).divide(ctx, w + offset(view), state + view.u, state + view.v,
-                        w_hat + offset(view));
+      *sigma = norm(view).sigma(ctx, w + offset(view), state + view.u, state + view.v);
+      if (!std::isfinite(1 / *sigma) || *sigma - *sigma != 0) {
+        detail::text name;
+        if (caller.head >= 0) name << caller.head << ".";
+        name << layer.parameter(view.parameter).name;
+        detail::fail(caller.function, name.c_str(),
+                     "a weight whose sigma is finite and not 0", detail::text() << *sigma);
+      }
+      ++sigma;
     });
   }
 
+  /// w_hat: weights divided by sigma, all other parameters copied.
   template <arithmetic_scalar T>
-  void normalise_backward(cpu_context const& ctx, T const* w, T const* state, T const* w_hat_bar,
-                          T* w_bar) const {
-    each_weight([&](spectral_state_view const& view) { checked_sigma(ctx, view, w, state); });
-    std::int64_t done = 0;
-    auto const add_up_to = [&](std::int64_t end) {
-      for (; done < end; ++done) w_bar[done] += w_hat_bar[done];
-    };
+  void normalise(cpu_context const& ctx, T const* w, double const* sigma, T* w_hat) const {
+    each_part([&](std::int64_t first,
+                  std::int64_t count) { std::copy_n(w + first, count, w_hat + first); },
+              [&](spectral_state_view const& view) {
+                norm(view).divide(ctx, w + offset(view), *sigma++, w_hat + offset(view));
+              });
+  }
+
+  /// The gradient of w_hat becomes that of w, in place.
+  template <arithmetic_scalar T>
+  void normalise_backward(cpu_context const& ctx, T const* w, T const* state, double const* sigma,
+                          T* gradient) const {
     each_weight([&](spectral_state_view const& view) {
-      std::int64_t const first = offset(view);
-      add_up_to(first);
-      norm(view).divide_backward(ctx, w + first, state + view.u, state + view.v,
-                                 checked_sigma(ctx, view, w, state), w_hat_bar + first,
-                                 w_bar + first);
-      done = first + view.rows * view.columns;
+      norm(view).divide_backward(ctx, w + offset(view), state + view.u, state + view.v, *sigma++,
+                                 gradient + offset(view));
     });
-    add_up_to(layer.parameter_count());
   }
 
  private:
+  /// Visits the parameters in their order: pieces that are not normalised, and weights.
+  template <class Piece, class Weight>
+  void each_part(Piece const& piece, Weight const& weight) const {
+    std::int64_t done = 0;
+    each_weight([&](spectral_state_view const& view) {
+      piece(done, offset(view) - done);
+      weight(view);
+      done = offset(view) + view.rows * view.columns;
+    });
+    piece(done, layer.parameter_count() - done);
+  }
   template <class Visit>
   void each_weight(Visit const& visit) const {
     std::int64_t offset = 0;
@@ -116,16 +151,6 @@ struct spectral_weights {
   }
   [[nodiscard]] spectral_norm norm(spectral_state_view const& view) const {
     return {view.rows, view.columns, iterations, epsilon};
-  }
-  template <arithmetic_scalar T>
-  double checked_sigma(cpu_context const& ctx, spectral_state_view const& view, T const* w,
-                       T const* state) const {
-    double const sigma = norm(view).sigma(ctx, w + offset(view), state + view.u, state + view.v);
-    if (!(sigma - sigma == 0) || sigma == 0) {
-      detail::fail("spectral_weights", layer.parameter(view.parameter).name,
-                   "a weight whose sigma is finite and not 0", detail::text() << sigma);
-    }
-    return sigma;
   }
 };
 

@@ -42,6 +42,12 @@ constexpr void check_interval(char const* function, int interval) {
   if (interval < 1) fail(function, "interval", text() << "at least 1", text() << interval);
 }
 
+inline void check_penalty(char const* function, double gamma, double factor, int interval) {
+  if (!(gamma >= 0)) fail(function, "gamma", text() << "a number >= 0", text() << gamma);
+  if (!(factor >= 0)) fail(function, "factor", text() << "a number >= 0", text() << factor);
+  check_interval(function, interval);
+}
+
 template <class A>
 struct square_row {
   A gradient_weight;
@@ -121,11 +127,7 @@ struct bound_r1 {
   template <class Reduction, class Out>
   auto pass(char const* function, detail::loss_output<Out, Space> const& value,
             gradients const& cotangent, options const& settings) const {
-    using detail::fail;
-    using detail::text;
-    if (!(gamma >= 0)) fail(function, "gamma", text() << "a number >= 0", text() << gamma);
-    if (!(factor >= 0)) fail(function, "factor", text() << "a number >= 0", text() << factor);
-    detail::check_interval(function, interval);
+    detail::check_penalty(function, gamma, factor, interval);
     int const heads = detail::check_heads(function, "features", features.size());
     if (!settings.penalties.empty()) {
       detail::check_same_heads(function, "penalties", settings.penalties.size(), features.size());

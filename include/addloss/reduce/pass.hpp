@@ -35,6 +35,7 @@
 #include <cstdint>
 
 #include <addloss/core/config.hpp>
+#include <addloss/core/math.hpp>
 
 namespace addloss {
 
@@ -59,10 +60,6 @@ ADDLOSS_HOST_DEVICE constexpr piece split(std::int64_t size, std::int64_t count,
   std::int64_t const extra = size % count;
   std::int64_t const first = index * base + (index < extra ? index : extra);
   return {first, first + base + (index < extra ? 1 : 0)};
-}
-
-ADDLOSS_HOST_DEVICE constexpr std::int64_t at_most(std::int64_t value, std::int64_t limit) {
-  return value < limit ? value : limit;
 }
 
 }  // namespace detail
