@@ -100,12 +100,18 @@ TEST_CASE("a sequence is its layers, one after the other") {
   b.x_dot = guarded<double>(relu.tangent());
   CHECK(whole.tangent() == b.tangent());
 
-  // What the layers keep, and two outputs between them; the larger workspace, and two outputs.
+  // What the layers keep, and two outputs of 40 numbers between them; the larger workspace, and two
+  // outputs. Each begins at a multiple of 16 numbers.
+  auto const whole_lines = [](std::int64_t count) { return (count + 15) / 16 * 16; };
   layer_sizes const sizes = both.sizes(shape);
-  CHECK(sizes.saved == first.sizes(shape).saved + second.sizes(middle).saved + 2 * 40);
-  CHECK(sizes.saved_bar == first.sizes(shape).saved_bar + second.sizes(middle).saved_bar + 2 * 40);
-  CHECK(sizes.saved_dot == first.sizes(shape).saved_dot + second.sizes(middle).saved_dot + 2 * 40);
-  CHECK(sizes.workspace == first.sizes(shape).workspace + 2 * 40);
+  layer_sizes const of_first = first.sizes(shape);
+  layer_sizes const of_second = second.sizes(middle);
+  CHECK(sizes.saved == whole_lines(of_first.saved) + whole_lines(of_second.saved) + 2 * 48);
+  CHECK(sizes.saved_bar ==
+        whole_lines(of_first.saved_bar) + whole_lines(of_second.saved_bar) + 2 * 48);
+  CHECK(sizes.saved_dot ==
+        whole_lines(of_first.saved_dot) + whole_lines(of_second.saved_dot) + 2 * 48);
+  CHECK(sizes.workspace == of_first.workspace + 2 * 48);
 }
 
 TEST_CASE("NaN in a sequence reaches what depends on it and nothing else") {

@@ -9,22 +9,22 @@
 ///                      x_bar = that with respect to x, w_bar += that with respect to w; x_dot,
 ///                      y_bar and y_dot_bar are constants
 /// Derivatives of derivatives are compositions of these. For R1, s the sum of the logits:
-///   forward; backward of y_bar = 1 gives v = ds/dx; tangent in the direction x_dot = 2 gamma v / B;
+///   forward; backward of y_bar = 1 gives v = ds/dx; tangent along x_dot = 2 gamma v / B;
 ///   tangent_backward with y_dot_bar = 1 and the hinge's y_bar
 /// adds to w_bar the exact gradient of hinge + gamma |v|^2 / B, as with v held constant
 /// d(|v|^2)/dw = 2 d[ds in direction v]/dw.
 ///
 /// What a pass reads and writes, of the members of `layer_pass`:
-/// | pass             | reads                                               | writes                 |
-/// | forward          | w x                                                 | y saved                |
-/// | backward         | w x saved y_bar                                     | x_bar w_bar saved_bar  |
-/// | tangent          | w x saved x_dot                                     | y_dot saved_dot        |
-/// | tangent_backward | w x saved x_dot saved_dot y_bar y_dot_bar saved_bar | x_bar w_bar            |
+/// | pass             | reads                                      | writes                |
+/// | forward          | w x                                        | y saved               |
+/// | backward         | w x saved y_bar                            | x_bar w_bar saved_bar |
+/// | tangent          | w x saved x_dot                            | y_dot saved_dot       |
+/// | tangent_backward | what these read and keep; y_bar, y_dot_bar | x_bar w_bar           |
 /// `saved`, `saved_dot` and `saved_bar` carry intermediate results from one pass to the next:
-/// tangent_backward wants those of a tangent pass with its x_dot, and those of a backward pass whose
-/// y_bar was its y_dot_bar. x_bar, w_bar and y_dot may be null: they are not computed; and saved_bar
-/// in `backward`: no tangent_backward will follow. w_bar is added to, all else is overwritten.
-/// What is read and what is written do not overlap.
+/// tangent_backward wants those of a tangent pass with its x_dot, and those of a backward pass
+/// whose y_bar was its y_dot_bar. x_bar, w_bar and y_dot may be null: they are not computed; and
+/// saved_bar in `backward`: no tangent_backward will follow. w_bar is added to, all else is
+/// overwritten. What is read and what is written do not overlap.
 /// A layer that reads conditions says how many numbers a sample of each has: condition_sizes().
 /// Parameters w and their gradients are contiguous buffers of the caller; `parameter(i)` names the
 /// parts. Nothing is allocated: sizes are functions of the shape alone.
@@ -40,6 +40,7 @@
 
 #include <addloss/core/context.hpp>
 #include <addloss/core/error.hpp>
+#include <addloss/core/math.hpp>
 #include <addloss/core/scalar.hpp>
 #include <addloss/heads/initialise.hpp>
 
@@ -126,6 +127,10 @@ concept layer = arithmetic_scalar<T> && std::copyable<L> &&
                 };
 
 namespace detail {
+
+/// Where a part of a buffer may begin: at a whole cache line, if the buffer does (and float is what
+/// it holds), so that no register is loaded from two.
+constexpr std::int64_t aligned(std::int64_t offset) { return round_up(offset, 16); }
 
 /// Of a pass: copies of them live on the stack.
 inline constexpr int max_conditions = 4;

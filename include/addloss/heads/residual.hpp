@@ -41,8 +41,8 @@ struct residual {
   }
   [[nodiscard]] layer_sizes sizes(feature_shape shape) const {
     layer_sizes result = body.sizes(shape);
-    result.saved_bar += shape.size();
-    result.workspace += shape.size();
+    result.saved_bar += detail::aligned(shape.size());
+    result.workspace += detail::aligned(shape.size());
     return result;
   }
 
@@ -61,8 +61,8 @@ struct residual {
     scale(ctx, p.shape, p.y_bar, scaled);
     layer_pass<T> inner = p;
     inner.y_bar = scaled;
-    inner.saved_bar = keep ? p.saved_bar + p.shape.size() : nullptr;
-    inner.workspace = p.workspace + p.shape.size();
+    inner.saved_bar = keep ? p.saved_bar + detail::aligned(p.shape.size()) : nullptr;
+    inner.workspace = p.workspace + detail::aligned(p.shape.size());
     body.backward(ctx, inner);
     add(ctx, p.shape, scaled, p.x_bar);
   }
@@ -82,8 +82,8 @@ struct residual {
     layer_pass<T> inner = p;
     inner.y_bar = scaled;
     inner.y_dot_bar = p.saved_bar;
-    inner.saved_bar = p.saved_bar + p.shape.size();
-    inner.workspace = p.workspace + p.shape.size();
+    inner.saved_bar = p.saved_bar + detail::aligned(p.shape.size());
+    inner.workspace = p.workspace + detail::aligned(p.shape.size());
     body.tangent_backward(ctx, inner);
     add(ctx, p.shape, scaled, p.x_bar);
   }

@@ -222,19 +222,20 @@ class sequence {
       parameter += l.parameter_count();
       part.first = total;
       layer_sizes const own = l.sizes(shape);
-      total.saved += own.saved;
-      total.saved_bar += own.saved_bar;
-      total.saved_dot += own.saved_dot;
+      total.saved += detail::aligned(own.saved);
+      total.saved_bar += detail::aligned(own.saved_bar);
+      total.saved_dot += detail::aligned(own.saved_dot);
       if (own.workspace > total.workspace) total.workspace = own.workspace;
       shape = l.output_shape("sequence", shape);
       part.output = total.saved;
       part.gradient = total.saved_bar;
       part.tangent = total.saved_dot;
       if constexpr (I != last) {
-        total.saved += shape.size();
-        total.saved_bar += shape.size();
-        total.saved_dot += shape.size();
-        if (shape.size() > p.largest) p.largest = shape.size();
+        std::int64_t const output = detail::aligned(shape.size());
+        total.saved += output;
+        total.saved_bar += output;
+        total.saved_dot += output;
+        if (output > p.largest) p.largest = output;
       }
     });
     total.workspace += gradient_buffers * p.largest;

@@ -5,8 +5,8 @@
 ///   sigma    u^T W v
 ///   divide   W_hat = W / sigma
 /// W [rows, columns] row-major: a convolution's weight as [out, in * k]; state u [rows],
-/// v [columns] in memory of the caller. Calls of their own, so that all passes of a training step (real,
-/// fake, R1) share the state of one update, and evaluation leaves it as it is.
+/// v [columns] in memory of the caller. Calls of their own, so that all passes of a training step
+/// (real, fake, R1) share the state of one update, and evaluation leaves it as it is.
 /// Gradient, u and v constant: W_bar = W_hat_bar / sigma - (<W_hat_bar, W> / sigma^2) u v^T.
 /// sigma is linear in W, so this is all that second order needs too: parameters are constant in
 /// tangents (heads/layer.hpp).

@@ -2,14 +2,14 @@
 /// Sums of products of rows of numbers, in double, where each number of a matrix is read once.
 ///
 ///   dot          sum_j a[j] b[j]
-///   sum_columns  sum[j] = sum_i weight[i] matrix[i, j], a piece of `column_block` columns at a time
+///   sum_columns  sum[j] = sum_i weight[i] matrix[i, j], `column_block` columns at a time
 ///   write, add   out[j] = scale sum[j] + start;  out[j] += scale sum[j]
 ///   combine      x[j] = a x[j] + b y[j]
 ///   scale_row    out[j] = factor x[j]
 /// All are bound by memory, so that double costs little, and sums of any length are good to the
 /// last bits of a float.
-/// Order of sums: `dot` in 16 lanes that are added pairwise, `sum_columns` row by row; it depends on
-/// the number of terms only, not on the SIMD width. NaN reaches the sum, also where its factor is 0.
+/// Order of sums: `dot` in 16 lanes that are added pairwise, `sum_columns` row by row; it depends
+/// on the number of terms only, not on the SIMD width. NaN reaches the sum, even times 0.
 #pragma once
 
 #include <concepts>

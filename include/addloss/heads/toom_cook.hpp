@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /// The nine-tap circular convolution of a head with 3.6 times fewer multiplications.
 ///
-/// A tile of 12 outputs y[3 i + j] = sum_{a,b} w[3 a + b] x[3 (i + a) + (j + b)], i < 4, j < 3, is a
-/// four-output three-tap correlation of three-output three-tap ones, each done by Toom-Cook:
+/// A tile of 12 outputs y[3 i + j] = sum_{a,b} w[3 a + b] x[3 (i + a) + (j + b)], i < 4, j < 3, is
+/// a four-output three-tap correlation of three-output three-tap ones, each done by Toom-Cook:
 ///   y = A^T [ (G w) . (B^T x) ],   A, G, B Kronecker products of an outer and an inner matrix,
 /// F(4, 3) at the points 0, 1, -1, 2, -2, infinity and F(3, 3) at 0, 1, -1, 2, infinity: 6 x 5 = 30
 /// multiplications for 12 x 9. The sum over input channels moves inside: with tiles as rows,
@@ -11,8 +11,8 @@
 ///   x_bar = B D,  D_k = E_k U_k^T,  E = A y_bar;   w_bar = G^T Z,  Z_k = V_k^T E_k
 /// V and E serve several of these products, so the caller keeps them.
 /// Layout of V, E, M, D: [point][panel of channels][tile][channel in the panel], a panel as wide as
-/// the matrix products (heads/matrix_product.hpp): rows, transposed rows and panels of a product are
-/// all read from it as they are, and nothing is packed. Missing channels and tiles hold zeros.
+/// the matrix products (heads/matrix_product.hpp): rows, transposed rows and panels of a product
+/// are all read from it as they are, and nothing is packed. Missing channels and tiles hold zeros.
 /// Error in float: B^T and A^T have entries up to 5 and 8, so roundings grow to some units of the
 /// last place of the largest |w| |x| (conv1d.hpp gives what is measured).
 /// Source: Lavin, Gray, Fast Algorithms for Convolutional Neural Networks, 2016; nested: Agarwal,
@@ -90,8 +90,8 @@ constexpr int first_term() {
   return n;
 }
 
-/// sum_n Coefficients::at(n) value(n): terms of 0 are left out, those of +-1 not multiplied. `value`
-/// is called with an integral_constant.
+/// sum_n Coefficients::at(n) value(n): terms of 0 are left out, those of +-1 not multiplied.
+/// `value` is called with an integral_constant.
 template <class Pack, class Coefficients, int Count, class Value>
 ADDLOSS_INLINE Pack linear_combination(Value const& value) {
   using number = typename Pack::value_type;
