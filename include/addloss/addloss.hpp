@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// Everything that needs no CUDA and no third party. Adapters for tensor types (adapters/), files of
-/// parameters (heads/safetensors.hpp) and the test tools (testing/) are included by name.
+/// parameters (heads/head_file.hpp, heads/safetensors.hpp) and the test tools (testing/) are included
+/// by name.
 #pragma once
 
 #include <addloss/version.hpp>
@@ -54,7 +55,10 @@
 #include <addloss/reduce/policies.hpp>
 
 #include <addloss/heads/group_norm.hpp>
+#include <addloss/heads/head_stack.hpp>
 #include <addloss/heads/initialise.hpp>
+#include <addloss/heads/leaky_relu.hpp>
+#include <addloss/heads/linear.hpp>
 #include <addloss/heads/projected_head.hpp>
 #include <addloss/heads/spectral_weights.hpp>
 

@@ -47,8 +47,8 @@ std::vector<std::string> names_of(auto const& head) {
 }  // namespace
 
 TEST_CASE("parameters are named after the layers they belong to") {
-  auto const head = projected_head<float>(
-      {.channels = 6, .kernel = 3, .condition_sizes = {5}, .width = 4});
+  auto const head =
+      projected_head<float>({.channels = 6, .kernel = 3, .condition_sizes = {5}, .width = 4});
   std::int64_t next = 0;
   for (int i = 0; i < head.parameters(); ++i) {
     CHECK(head.parameter(i).offset == next);
@@ -56,11 +56,11 @@ TEST_CASE("parameters are named after the layers they belong to") {
   }
   CHECK(next == head.parameter_count());
   CHECK(names_of(head) ==
-        std::vector<std::string>{
-            "first.conv.weight", "first.conv.bias", "first.norm.weight", "first.norm.bias",
-            "residual.conv.weight", "residual.conv.bias", "residual.norm.weight",
-            "residual.norm.bias", "classifier.weight", "classifier.bias",
-            "classifier.condition0.weight", "classifier.condition0.bias"});
+        std::vector<std::string>{"first.conv.weight", "first.conv.bias", "first.norm.weight",
+                                 "first.norm.bias", "residual.conv.weight", "residual.conv.bias",
+                                 "residual.norm.weight", "residual.norm.bias", "classifier.weight",
+                                 "classifier.bias", "classifier.condition0.weight",
+                                 "classifier.condition0.bias"});
   CHECK(head.output_shape("test", {2, 6, 9}) == feature_shape{2, 1, 9});
 }
 
@@ -184,9 +184,8 @@ TEST_CASE("a weight whose sigma is no number is refused by name") {
     auto const first = w.begin() + head.parameter(4).offset;
     std::fill(first, first + count, number);
     std::vector<double> sigmas(3);
-    return error_of([&] {
-      spectral.sigmas("step", cpu_context{}, w.data(), state.data(), sigmas.data());
-    });
+    return error_of(
+        [&] { spectral.sigmas("step", cpu_context{}, w.data(), state.data(), sigmas.data()); });
   };
   std::string const expected =
       "step: residual.conv.weight (expected a weight whose sigma is finite and not 0, got ";

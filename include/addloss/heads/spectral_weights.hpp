@@ -85,8 +85,8 @@ struct spectral_weights {
     });
   }
 
-  /// sigma of each weight, weights() numbers. Refuses, in the name of `caller`, one that is 0 or not
-  /// finite.
+  /// sigma of each weight, weights() numbers. Refuses, in the name of `caller`, one that is 0 or
+  /// not finite.
   template <arithmetic_scalar T>
   void sigmas(sigma_caller caller, cpu_context const& ctx, T const* w, T const* state,
               double* sigma) const {
@@ -96,8 +96,8 @@ struct spectral_weights {
         detail::text name;
         if (caller.head >= 0) name << caller.head << ".";
         name << layer.parameter(view.parameter).name;
-        detail::fail(caller.function, name.c_str(),
-                     "a weight whose sigma is finite and not 0", detail::text() << *sigma);
+        detail::fail(caller.function, name.c_str(), "a weight whose sigma is finite and not 0",
+                     detail::text() << *sigma);
       }
       ++sigma;
     });
