@@ -44,37 +44,54 @@ template <class T>
 }
 
 enum class kind { forward, inputs, weights };
+using method = add::convolution_method;
 
 /// The inputs and outputs of a benchmark with arguments kernel, threads.
-template <class T>
+template <class T, method Method>
 struct tensors {
   static constexpr std::int64_t batch = 8;
   static constexpr std::int64_t channels = 384;
   static constexpr std::int64_t length = 197;
 
   explicit tensors(benchmark::State const& state)
-      : conv{channels, channels, static_cast<int>(state.range(0))},
+      : conv{channels, channels, static_cast<int>(state.range(0)), Method},
         threads(static_cast<int>(state.range(1))),
         w(conv.parameter_count()),
         w_bar(conv.parameter_count()),
         x(shape.size()),
         y(shape.size()),
-        workspace(conv.workspace_size(shape)),
-        padded(channels * (length + conv.kernel - 1)) {}
+        saved(conv.sizes(shape).saved),
+        workspace(conv.sizes(shape).workspace),
+        padded(channels * (length + conv.kernel - 1)) {
+    ours(kind::forward);  // what the gradients need of it
+  }
 
+  /// Multiplications and additions of the direct form.
   [[nodiscard]] double operations() const {
     return 2.0 * static_cast<double>(batch * length * conv.weight_count());
+  }
+  /// Those of the matrix products that are done: 30 for a tile of 12 tokens and 9 taps, and the last
+  /// tile of a sample is done as a whole.
+  [[nodiscard]] double products() const {
+    if (!conv.by_toom_cook(shape)) return operations();
+    constexpr std::int64_t tiles = (length + 11) / 12;
+    return 2.0 * 30 * static_cast<double>(batch * tiles * channels * channels);
   }
 
   void ours(kind which) {
     add::cpu_context const ctx{.threads = threads};
-    if (which == kind::forward) {
-      conv.forward(ctx, w.data(), shape, x.data(), y.data(), nullptr, workspace.data());
-    } else {
-      bool const weights = which == kind::weights;
-      conv.backward(ctx, w.data(), shape, x.data(), nullptr, x.data(), weights ? nullptr : y.data(),
-                    weights ? w_bar.data() : nullptr, workspace.data());
+    add::layer_pass<T> pass{.shape = shape,
+                            .w = w.data(),
+                            .x = x.data(),
+                            .saved = saved.data(),
+                            .workspace = workspace.data()};
+    switch (which) {
+      case kind::forward: pass.y = y.data(); return conv.forward(ctx, pass);
+      case kind::inputs: pass.x_bar = y.data(); break;
+      case kind::weights: pass.w_bar = w_bar.data(); break;
     }
+    pass.y_bar = x.data();
+    conv.backward(ctx, pass);
   }
 
 #if defined(BENCH_EIGEN)
@@ -124,13 +141,14 @@ struct tensors {
   add::conv1d<T> conv;
   add::feature_shape shape{batch, channels, length};
   int threads;
-  aligned_array<T> w, w_bar, x, y, workspace, padded;
+  aligned_array<T> w, w_bar, x, y, saved, workspace, padded;
 };
 
-/// peak: the share of the limit on one thread. eigen: Eigen's time by ours, above 1 ours is faster.
-template <class T, kind Which>
+/// GFLOPs: as if all had been done in direct form. peak: what the matrix products do, with all of the
+/// time, as a share of the limit on one thread. eigen: Eigen's time by ours, above 1 ours is faster.
+template <class T, kind Which, method Method>
 void conv1d(benchmark::State& state) {
-  tensors<T> data(state);
+  tensors<T, Method> data(state);
   alignas(64) T sink[64 / sizeof(T)];
   T factor = T(0.5);
   benchmark::DoNotOptimize(factor);
@@ -138,11 +156,10 @@ void conv1d(benchmark::State& state) {
   auto const limit = [&] { multiply_add(sink, factor); };
   double const limit_operations = 2.0 * chains * peak_steps * add::native_pack<T>::width;
   auto const report = [&](auto const& result) {
-    double const speed = data.operations() / result.seconds;
-    state.counters["GFLOPs"] = 1e-9 * speed;
+    state.counters["GFLOPs"] = 1e-9 * data.operations() / result.seconds;
     double const limit_speed = limit_operations / (result.share[0] * result.seconds);
     state.counters["peak_GFLOPs"] = 1e-9 * limit_speed;
-    state.counters["peak"] = speed / limit_speed / data.threads;
+    state.counters["peak"] = data.products() / result.seconds / limit_speed / data.threads;
   };
 #if defined(BENCH_EIGEN)
   if (data.threads == 1 &&
@@ -160,16 +177,21 @@ void conv1d(benchmark::State& state) {
   report(bench::take_turns(state, ours, limit));
 }
 
-void settings(benchmark::internal::Benchmark* benchmark) {
-  for (int const kernel : {1, 9}) {
-    for (int const threads : {1, 2}) benchmark->Args({kernel, threads});
-  }
-  benchmark->ArgNames({"kernel", "threads"})->UseManualTime()->Unit(benchmark::kMicrosecond);
+void both_kernels(benchmark::internal::Benchmark* benchmark) {
+  benchmark->ArgsProduct({{1, 9}, {1, 2}})->ArgNames({"kernel", "threads"});
+  benchmark->UseManualTime()->Unit(benchmark::kMicrosecond);
+}
+void kernel_9(benchmark::internal::Benchmark* benchmark) {
+  benchmark->ArgsProduct({{9}, {1, 2}})->ArgNames({"kernel", "threads"});
+  benchmark->UseManualTime()->Unit(benchmark::kMicrosecond);
 }
 
-BENCHMARK_TEMPLATE(conv1d, float, kind::forward)->Apply(settings);
-BENCHMARK_TEMPLATE(conv1d, float, kind::inputs)->Apply(settings);
-BENCHMARK_TEMPLATE(conv1d, float, kind::weights)->Apply(settings);
-BENCHMARK_TEMPLATE(conv1d, double, kind::forward)->Apply(settings);
+BENCHMARK_TEMPLATE(conv1d, float, kind::forward, method::direct)->Apply(both_kernels);
+BENCHMARK_TEMPLATE(conv1d, float, kind::inputs, method::direct)->Apply(both_kernels);
+BENCHMARK_TEMPLATE(conv1d, float, kind::weights, method::direct)->Apply(both_kernels);
+BENCHMARK_TEMPLATE(conv1d, float, kind::forward, method::toom_cook)->Apply(kernel_9);
+BENCHMARK_TEMPLATE(conv1d, float, kind::inputs, method::toom_cook)->Apply(kernel_9);
+BENCHMARK_TEMPLATE(conv1d, float, kind::weights, method::toom_cook)->Apply(kernel_9);
+BENCHMARK_TEMPLATE(conv1d, double, kind::forward, method::direct)->Apply(both_kernels);
 
 }  // namespace
