@@ -13,12 +13,12 @@
 #include <string>
 #include <vector>
 
-#include "fashion_mnist.hpp"
+#include "fashion_mnist/data.hpp"
 
 namespace {
 
 constexpr std::size_t batch = 32;
-constexpr std::size_t pixels = fashion_mnist::pixels;
+constexpr std::size_t pixels = demo::pixels;
 constexpr std::size_t head_count = 2;
 constexpr std::size_t channels = 16;  // a patch of 4 x 4 pixels
 constexpr std::size_t tokens = 49;  // 7 x 7 patches
@@ -121,7 +121,7 @@ linear_heads random_heads() {
 int run(std::string const& folder) {
   using namespace addloss;
   image_batch images;
-  images.data = fashion_mnist::read_images(folder + "/train-images-idx3-ubyte.gz", batch);
+  images.data = demo::read_images(folder, "train", batch).pixels;
   image_batch noisy;
   image_batch generated;
   image_batch teachers;
@@ -217,7 +217,7 @@ int run(std::string const& folder) {
 
 int main(int argc, char** argv) {
   try {
-    return run(argc > 1 ? argv[1] : fashion_mnist::default_folder);
+    return run(argc > 1 ? argv[1] : demo::default_folder);
   } catch (std::exception const& e) {
     std::fprintf(stderr, "%s\n", e.what());
     return 1;
