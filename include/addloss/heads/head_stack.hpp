@@ -25,6 +25,7 @@
 /// Source: Sauer, Lorenz, Blattmann, Rombach, Adversarial Diffusion Distillation, 2023, section 3.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -567,19 +568,19 @@ class head_stack {
     check_finite(function, "state", state);
   }
   static void check_finite(char const* function, char const* name, std::span<T const> values) {
-    // x - x is 0 for finite x, else NaN.
+    // 0 x is 0 for finite x, else NaN.
     constexpr std::size_t lanes = 16;
     T sum[lanes] = {};
     std::size_t i = 0;
     for (; i + lanes <= values.size(); i += lanes) {
-      for (std::size_t j = 0; j < lanes; ++j) sum[j] += values[i + j] - values[i + j];
+      for (std::size_t j = 0; j < lanes; ++j) sum[j] += T(0) * values[i + j];
     }
-    for (std::size_t j = 0; i < values.size(); ++i, ++j) sum[j] += values[i] - values[i];
+    for (std::size_t j = 0; i < values.size(); ++i, ++j) sum[j] += T(0) * values[i];
     bool finite = true;
     for (T const lane : sum) finite = finite && lane == T(0);
     if (finite) return;
     i = 0;
-    while (values[i] - values[i] == T(0)) ++i;
+    while (std::isfinite(values[i])) ++i;
     detail::fail(function, {name, static_cast<std::int64_t>(i)}, "a finite number",
                  detail::text() << static_cast<double>(values[i]));
   }

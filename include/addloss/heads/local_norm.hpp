@@ -144,7 +144,7 @@ struct row_sums {
   static constexpr unsigned lanes = row_lanes;
   static constexpr unsigned width = pack::width;
   static constexpr unsigned packs = lanes / width;
-  static constexpr std::int64_t piece = 64 * lanes;
+  static constexpr std::int64_t piece = std::int64_t{64} * lanes;
 
   struct terms {
     pack term[Count];
@@ -167,7 +167,7 @@ struct row_sums {
       for (; l + lanes <= end; l += lanes) {
 #pragma GCC unroll 8
         for (unsigned j = 0; j < packs; ++j) {
-          terms const t = terms_at(row_place<T>{l + j * width});
+          terms const t = terms_at(row_place<T>{l + std::int64_t{j} * width});
 #pragma GCC unroll 4
           for (unsigned k = 0; k < Count; ++k) sum[k][j] += t.term[k];
         }

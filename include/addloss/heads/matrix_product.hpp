@@ -146,7 +146,8 @@ template <arithmetic_scalar T>
       pack const start(c.start == nullptr ? T(0) : c.start[first_row + i]);
 #pragma GCC unroll 3
       for (int j = 0; j < tile::vectors; ++j) {
-        T* const place = to + column[j * width];
+        int const lane = j * width;
+        T* const place = to + column[lane];
         ((add ? pack::load(place) : start) + sum[i][j]).store(place);
       }
     }

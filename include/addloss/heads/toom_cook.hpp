@@ -128,8 +128,8 @@ template <arithmetic_scalar T, bool Transposed, class Terms>
   using tile = product_tile<T>;
   using pack = typename tile::pack;
   constexpr int width = pack::width;
-  constexpr int row_stride = Transposed ? 1 : tile::columns;
-  constexpr int depth_stride = Transposed ? tile::columns : 1;
+  constexpr std::int64_t row_stride = Transposed ? 1 : tile::columns;
+  constexpr std::int64_t depth_stride = Transposed ? tile::columns : 1;
   pack sum[tile::rows][tile::vectors];
 #pragma GCC unroll 8
   for (int i = 0; i < tile::rows; ++i) {
