@@ -22,28 +22,11 @@
 
 #include "catch.hpp"
 #include "error_of.hpp"
+#include "temporary_directory.hpp"
 
 namespace {
 
 using namespace addloss;
-
-/// An empty directory that is removed with what is in it.
-struct directory {
-  std::string path;
-  directory() {
-    path = (std::filesystem::temp_directory_path() / "addloss_head_file_XXXXXX").string();
-    if (::mkdtemp(path.data()) == nullptr) throw std::runtime_error("no temporary directory");
-  }
-  directory(directory const&) = delete;
-  directory(directory&&) = delete;
-  directory& operator=(directory const&) = delete;
-  directory& operator=(directory&&) = delete;
-  ~directory() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path, ignored);
-  }
-  [[nodiscard]] std::string file() const { return path + "/heads.safetensors"; }
-};
 
 std::string contents(std::string const& path) {
   std::ifstream stream(path, std::ios::binary);
@@ -107,7 +90,7 @@ std::string load_error(model<T> into, std::string const& path, load_options opti
 }  // namespace
 
 TEMPLATE_TEST_CASE("heads come back from a file bit for bit", "", float, double) {
-  directory const place;
+  temporary_directory const place;
   model<TestType> saved;
   saved.w[3] = std::numeric_limits<TestType>::quiet_NaN();
   saved.w[4] = -TestType(0);
@@ -127,7 +110,7 @@ TEMPLATE_TEST_CASE("heads come back from a file bit for bit", "", float, double)
 }
 
 TEST_CASE("each part is a tensor of its own name and shape") {
-  directory const place;
+  temporary_directory const place;
   model<float> const m;
   m.save(place.file());
   std::int64_t tensors = 0;
@@ -168,7 +151,7 @@ TEST_CASE("each part is a tensor of its own name and shape") {
 }
 
 TEST_CASE("a file of other heads is refused by the name of the tensor") {
-  directory const place;
+  temporary_directory const place;
   model<float> const m;
   m.save(place.file());
   CHECK(load_error(model<float>(), place.file()) == "no error");
@@ -208,7 +191,7 @@ TEST_CASE("a file of other heads is refused by the name of the tensor") {
 }
 
 TEST_CASE("files that are cut, of something else or not there are refused") {
-  directory const place;
+  temporary_directory const place;
   model<double> const m;
   m.save(place.file());
   std::string const whole = contents(place.file());
@@ -232,7 +215,7 @@ TEST_CASE("files that are cut, of something else or not there are refused") {
 }
 
 TEST_CASE("saving that fails leaves the old file as it is") {
-  directory const place;
+  temporary_directory const place;
   model<double> const old;
   old.save(place.file());
   std::string const before = contents(place.file());
@@ -270,7 +253,7 @@ TEST_CASE("saving that fails leaves the old file as it is") {
 }
 
 TEST_CASE("buffers of another size are refused") {
-  directory const place;
+  temporary_directory const place;
   model<float> m;
   std::string const expected = std::to_string(m.w.size());
   CHECK(error_of([&] { save_heads(place.file(), m.stack, std::span(m.w).first(3), m.state); }) ==

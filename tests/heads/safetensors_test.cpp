@@ -27,6 +27,7 @@
 
 #include "catch.hpp"
 #include "error_of.hpp"
+#include "temporary_directory.hpp"
 
 namespace {
 
@@ -41,33 +42,6 @@ static_assert(!std::is_constructible_v<loaded_tensor, std::string_view,
                                        std::span<std::int64_t const>, double const*>);
 static_assert(!std::is_constructible_v<saved_tensor, std::string_view,
                                        std::span<std::int64_t const>, int const*>);
-
-/// An empty directory that is removed with what is in it.
-struct directory {
-  std::string path;
-  directory() {
-    path = (std::filesystem::temp_directory_path() / "addloss_safetensors_XXXXXX").string();
-    if (::mkdtemp(path.data()) == nullptr) throw std::runtime_error("no temporary directory");
-  }
-  directory(directory const&) = delete;
-  directory(directory&&) = delete;
-  directory& operator=(directory const&) = delete;
-  directory& operator=(directory&&) = delete;
-  ~directory() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path, ignored);
-  }
-  [[nodiscard]] std::string file(char const* name = "x.safetensors") const {
-    return path + "/" + name;
-  }
-  [[nodiscard]] std::vector<std::string> names() const {
-    std::vector<std::string> result;
-    for (auto const& entry : std::filesystem::directory_iterator(path)) {
-      result.push_back(entry.path().filename().string());
-    }
-    return result;
-  }
-};
 
 void write(std::string const& path, std::string_view bytes) {
   std::ofstream(path, std::ios::binary) << bytes;
@@ -136,7 +110,7 @@ std::string load_error(std::string const& path, std::string_view bytes, load_opt
 }  // namespace
 
 TEST_CASE("tensors come back as they were saved") {
-  directory const place;
+  temporary_directory const place;
   pair const p;
   save_safetensors(place.file(), p.saved(), {{"step", "12"}, {"note \"\\\n\x01", "\u00fc\u4e16"}});
   pair q = filled(0);
@@ -158,7 +132,7 @@ TEST_CASE("tensors come back as they were saved") {
 }
 
 TEST_CASE("the file has the layout of the format") {
-  directory const place;
+  temporary_directory const place;
   pair const p;
   save_safetensors(place.file(), p.saved(), {{"format", "pt"}});
   std::string header = R"({"__metadata__":{"format":"pt"},)"
@@ -177,7 +151,7 @@ TEST_CASE("a file as Python's safetensors writes it") {
   pair const p;
   std::string data = p.data();
   data.insert(16, length_of(7));
-  directory const place;
+  temporary_directory const place;
   write(place.file(), with_header(header, data));
   pair q = filled(0);
   auto const metadata = load_safetensors(place.file(), q.loaded(), {.allow_extra = true});
@@ -194,7 +168,7 @@ TEST_CASE("a file as Python's safetensors writes it") {
 }
 
 TEST_CASE("NaN, infinity, -0 and subnormal numbers keep their bits") {
-  directory const place;
+  temporary_directory const place;
   std::int64_t const shape[] = {6};
   double const x[6] = {std::bit_cast<double>(0x7ff4000000000123ULL),
                        std::bit_cast<double>(0xfff8000000000001ULL),
@@ -213,7 +187,7 @@ TEST_CASE("NaN, infinity, -0 and subnormal numbers keep their bits") {
 }
 
 TEST_CASE("no tensor, a number without extents, tensors without elements, strange names") {
-  directory const place;
+  temporary_directory const place;
   save_safetensors(place.file(), {});
   CHECK(contents(place.file()) == with_header("{}      ", ""));
   CHECK(load_safetensors(place.file(), {}).empty());
@@ -244,7 +218,7 @@ TEST_CASE("no tensor, a number without extents, tensors without elements, strang
 }
 
 TEST_CASE("a loader reports what does not match") {
-  directory const place;
+  temporary_directory const place;
   pair p;
   save_safetensors(place.file(), p.saved());
   auto const load = [&](loaded_tensor const& t, load_options options = {.allow_extra = true}) {
@@ -266,7 +240,7 @@ TEST_CASE("a loader reports what does not match") {
 }
 
 TEST_CASE("requests that make no sense are reported") {
-  directory const place;
+  temporary_directory const place;
   pair p;
   auto const save = [&](std::vector<saved_tensor> const& tensors) {
     return error_of([&] { save_safetensors(place.file(), tensors); });
@@ -299,7 +273,7 @@ TEST_CASE("requests that make no sense are reported") {
 }
 
 TEST_CASE("headers that are not exactly as they should be are refused") {
-  directory const place;
+  temporary_directory const place;
   pair const p;
   auto const refused = [&](std::string const& header, std::string const& why) {
     CAPTURE(header);
@@ -374,7 +348,7 @@ TEST_CASE("headers that are not exactly as they should be are refused") {
 }
 
 TEST_CASE("header lengths beyond the file are refused") {
-  directory const place;
+  temporary_directory const place;
   for (std::uint64_t const n : {std::uint64_t{1}, std::uint64_t{1} << 32, std::uint64_t{1} << 63,
                                 ~std::uint64_t{0}, ~std::uint64_t{0} - 7}) {
     CHECK(contains(load_error(place.file(), length_of(n)), "a header of at most 0 bytes"));
@@ -388,12 +362,12 @@ TEST_CASE("header lengths beyond the file are refused") {
 }
 
 TEST_CASE("what a damaged file says is printed without control characters") {
-  directory const place;
+  temporary_directory const place;
   CHECK(contains(load_error(place.file(), with_header("{\x1b[2J", "")), "'?[2J'"));
 }
 
 TEST_CASE("a file cut at any byte is an error") {
-  directory const place;
+  temporary_directory const place;
   pair const p;
   std::string const whole = with_header(pair_header, p.data());
   REQUIRE(load_error(place.file(), whole) == "no error");
@@ -406,7 +380,7 @@ TEST_CASE("a file cut at any byte is an error") {
 }
 
 TEST_CASE("any byte of the header changed is an error or changes nothing") {
-  directory const place;
+  temporary_directory const place;
   pair const p;
   std::string header = pair_header;
   header.insert(1, R"("__metadata__":{"k\u00e9":"v"}, )");
@@ -453,7 +427,7 @@ TEST_CASE("any byte of the header changed is an error or changes nothing") {
 }
 
 TEST_CASE("saving that fails leaves the old file and no other") {
-  directory const place;
+  temporary_directory const place;
   pair const old;
   save_safetensors(place.file(), old.saved());
   std::string const before = contents(place.file());
@@ -483,7 +457,7 @@ TEST_CASE("saving that fails leaves the old file and no other") {
 }
 
 TEST_CASE("saving replaces a file and passes a leftover of another save by") {
-  directory const place;
+  temporary_directory const place;
   write(place.file(), "something else");
   std::string const leftover = place.file() + ".tmp" + std::to_string(::getpid()) + "_0";
   write(leftover, "leftover");
@@ -497,7 +471,7 @@ TEST_CASE("saving replaces a file and passes a leftover of another save by") {
 }
 
 TEST_CASE("a path without a directory is one in the working directory") {
-  directory const place;
+  temporary_directory const place;
   auto const before = std::filesystem::current_path();
   std::filesystem::current_path(place.path);
   pair const p;
