@@ -236,9 +236,7 @@ class head_stack {
     check_inputs(function, "features", in);
     detail::check_same_heads(function, "logits", logits.size(), heads_.size());
     for (int k = 0; k < size(); ++k) check_logits(function, k, logits[slot(k)], shape_of(in, k));
-    check_workspace(function, workspace, largest_of(in, [&](int k, feature_shape shape) {
-                      return forward_plan(k, shape, 0).size;
-                    }));
+    check_forward_workspace(function, workspace, in, 0);
     for (int k = 0; k < size(); ++k) {
       memory const m = forward_plan(k, shape_of(in, k), 0).at(cache_line(workspace));
       layer_pass<T> pass = pass_of(k, in, weights(ctx, k, parameters, sigmas, m), m);
@@ -266,9 +264,7 @@ class head_stack {
                               fake.features[slot(k)]);
       check_contiguous(function, {"gradients", k}, gradients[slot(k)]);
     }
-    check_workspace(function, workspace, largest_of(fake, [&](int k, feature_shape shape) {
-                      return forward_plan(k, shape, 2).size;
-                    }));
+    check_forward_workspace(function, workspace, fake, 2);
     generator_result result;
     double const factor = Heads::factor(size());
     for (int k = 0; k < size(); ++k) {
@@ -596,6 +592,13 @@ class head_stack {
       detail::fail(function, "workspace", detail::text() << "at least " << needed << " numbers",
                    detail::text() << static_cast<std::int64_t>(workspace.size()));
     }
+  }
+  /// For what forward_plan lays out.
+  void check_forward_workspace(char const* function, std::span<T> workspace,
+                               head_inputs<T> const& in, int maps) const {
+    check_workspace(function, workspace, largest_of(in, [&](int k, feature_shape shape) {
+                      return forward_plan(k, shape, maps).size;
+                    }));
   }
   /// Features [B, C, L] without gaps that fit their heads, all of one batch, and conditions.
   void check_inputs(char const* function, char const* name, head_inputs<T> const& in) const {
