@@ -10,7 +10,6 @@
 #include <cstdio>
 #include <exception>
 #include <filesystem>
-#include <map>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -22,7 +21,6 @@
 #include "network.hpp"
 #include "png.hpp"
 #include "sampling.hpp"
-#include "svg.hpp"
 #include "whole_file.hpp"
 
 namespace {
@@ -196,15 +194,12 @@ void run(options const& o, Heads heads) {
   batch_order order(train.count, o.batch, o.seed);
   std::vector<float> real(count_of(o.batch * image_pixels));
   std::vector<int> classes(count_of(o.batch));
-  std::map<std::int64_t, series> curves;
   auto const evaluate = [&](std::int64_t step) {
     image_sampler sampler(trainer.student());
     for (std::int64_t const steps : {1, 2, 4}) {
       row const r = judge("", judging, o.images, [&](auto const& labels) {
         return sampler.student(labels, {.steps = steps, .threads = o.threads});
       });
-      curves[steps].x.push_back(static_cast<double>(step));
-      curves[steps].y.push_back(r.judged.fid);
       std::printf("  step %lld: %lld-step student FID %.1f, accuracy %.2f\n",
                   static_cast<long long>(step), static_cast<long long>(steps), r.judged.fid,
                   r.judged.accuracy);
