@@ -65,7 +65,7 @@ class Ours:
         ):
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
-        self.library = library
+        self.steps = library
         self.compiler = library.head_compiler().decode()
         self.head = library.head_create(
             BATCH, CHANNELS, LENGTH, CONDITION, threads, method == "toom_cook", spectral
@@ -85,16 +85,16 @@ class Ours:
             self.parts[name.removeprefix("0.")] = slice(offset.value, offset.value + size.value)
 
     def close(self):
-        self.library.head_destroy(self.head)
+        self.steps.head_destroy(self.head)
 
     def run(self, step, gamma=GAMMA):
         if step.endswith("_spectral"):
-            self.library.head_update_state(self.head)
+            self.steps.head_update_state(self.head)
             step = step.removesuffix("_spectral")
-        return self.library.head_run(self.head, step.encode(), gamma)
+        return self.steps.head_run(self.head, step.encode(), gamma)
 
     def workspace_bytes(self, step):
-        return self.library.head_workspace_bytes(
+        return self.steps.head_workspace_bytes(
             self.head, step.removesuffix("_spectral").encode()
         )
 
@@ -365,7 +365,7 @@ def worker_compare(options):
         single = results_of_theirs(fresh(), step)
         ours = {}
         for method in METHODS:
-            head = Ours(options.library, options.threads, method, spectral)
+            head = Ours(options.path_of_library, options.threads, method, spectral)
             head.take(fresh())
             ours[method] = results_of_ours(head, step)
             head.close()
@@ -399,7 +399,7 @@ def worker_time(options):
 
     torch.set_num_threads(options.threads)
     heads = {
-        (method, spectral): Ours(options.library, options.threads, method, spectral)
+        (method, spectral): Ours(options.path_of_library, options.threads, method, spectral)
         for method in METHODS
         for spectral in (False, True)
     }
@@ -499,7 +499,7 @@ def worker_memory(options):
     else:
         source = Theirs(spectral=spectral)
         for _ in range(2):  # its memory is touched for the first time by a step
-            ours = Ours(options.library, options.threads, options.who, spectral)
+            ours = Ours(options.path_of_library, options.threads, options.who, spectral)
             ours.take(source)
             result = {"growth": growth(lambda: ours.run(options.step)),
                       "workspace": ours.workspace_bytes(options.step) / 2**20}
@@ -514,7 +514,7 @@ def call_worker(options, worker, threads, malloc_for_speed, *arguments):
         # Without these glibc gives memory back and takes it anew in every step of PyTorch.
         environment |= {"MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_TOP_PAD_": str(2**28),
                         "MALLOC_MMAP_MAX_": "0"}
-    command = [sys.executable, os.path.abspath(__file__), options.library, "--worker", worker,
+    command = [sys.executable, os.path.abspath(__file__), options.path_of_library, "--worker", worker,
                "--threads", str(threads), "--turns", str(options.turns), *arguments]
     if options.no_compile:
         command.append("--no-compile")
@@ -581,7 +581,7 @@ def print_memory(options, threads):
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("library", nargs="?", default="build/bench/bin/libbench_head.so")
+    parser.add_argument("path_of_library", metavar="library", nargs="?", default="build/bench/bin/libbench_head.so")
     parser.add_argument("--turns", type=int, default=11)
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--no-compile", action="store_true", help="torch runs eagerly only")
@@ -589,13 +589,13 @@ def main():
     parser.add_argument("--step", help=argparse.SUPPRESS)
     parser.add_argument("--who", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    options.library = os.path.abspath(options.library)
+    options.path_of_library = os.path.abspath(options.path_of_library)
     if options.worker:
         options.threads = options.threads[0]
         workers = {"compare": worker_compare, "time": worker_time, "memory": worker_memory}
         return workers[options.worker](options)
-    if not os.path.exists(options.library):
-        sys.exit(f"no {options.library}: build the target bench_head_library")
+    if not os.path.exists(options.path_of_library):
+        sys.exit(f"no {options.path_of_library}: build the target bench_head_library")
 
     compared = call_worker(options, "compare", max(options.threads), True)
     print(f"{chip()}, {os.cpu_count()} cores; PyTorch {compared['torch']}; addloss compiled by "
