@@ -70,12 +70,12 @@ struct tensors {
   [[nodiscard]] double operations() const {
     return 2.0 * static_cast<double>(batch * length * conv.weight_count());
   }
-  /// Those of the matrix products that are done: 30 for a tile of 12 tokens and 9 taps, and the last
-  /// tile of a sample is done as a whole.
+  /// Those of the matrix products that are done; the last tile of a sample is done as a whole.
   [[nodiscard]] double products() const {
     if (!conv.by_toom_cook(shape)) return operations();
-    constexpr std::int64_t tiles = (length + 11) / 12;
-    return 2.0 * 30 * static_cast<double>(batch * tiles * channels * channels);
+    using toom_cook = add::detail::toom_cook<T>;
+    constexpr std::int64_t tiles = (length + toom_cook::step - 1) / toom_cook::step;
+    return 2.0 * toom_cook::points * static_cast<double>(batch * tiles * channels * channels);
   }
 
   void ours(kind which) {

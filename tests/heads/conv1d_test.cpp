@@ -53,17 +53,18 @@ constexpr test_case cases[] = {
     {4, 50, 65, 29, 3}, {2, 150, 17, 16, 3}, {0, 2, 3, 4, 3},     {1, 1, 1, 1, 11},
     {3, 2, 5, 4, 11},   {1, 3, 2, 11, 11},   {2, 17, 16, 53, 11},
 };
-// The same for tiles of 12 tokens.
+// The same for tiles of 18 tokens.
 constexpr test_case nine_taps[] = {
-    {1, 1, 1, 1, 9},     {3, 3, 2, 1, 9},     {2, 3, 2, 2, 9},    {3, 2, 5, 4, 9},
-    {1, 3, 3, 8, 9},     {2, 2, 3, 9, 9},     {1, 2, 2, 11, 9},   {1, 2, 2, 12, 9},
-    {3, 2, 1, 13, 9},    {2, 1, 3, 24, 9},    {1, 3, 3, 25, 9},   {1, 3, 2, 193, 9},
-    {1, 2, 3, 194, 9},   {1, 3, 2, 195, 9},   {1, 2, 3, 196, 9},  {3, 3, 2, 197, 9},
-    {1, 2, 3, 198, 9},   {1, 3, 2, 199, 9},   {1, 2, 3, 200, 9},  {1, 3, 2, 201, 9},
-    {1, 2, 3, 202, 9},   {1, 3, 2, 203, 9},   {1, 2, 3, 204, 9},  {1, 3, 2, 205, 9},
-    {40, 3, 2, 5, 9},    {2, 16, 17, 30, 9},  {1, 17, 16, 53, 9}, {2, 48, 49, 40, 9},
-    {1, 49, 48, 197, 9}, {3, 100, 3, 13, 9},  {1, 3, 100, 25, 9}, {1, 100, 100, 29, 9},
-    {1, 450, 2, 3, 9},   {2, 45, 19, 150, 9}, {0, 2, 3, 4, 9},
+    {1, 1, 1, 1, 9},      {3, 3, 2, 1, 9},     {2, 3, 2, 2, 9},     {3, 2, 5, 4, 9},
+    {1, 3, 3, 8, 9},      {2, 2, 3, 9, 9},     {1, 2, 2, 17, 9},    {1, 2, 2, 18, 9},
+    {3, 2, 1, 19, 9},     {2, 1, 3, 36, 9},    {1, 3, 3, 37, 9},    {1, 3, 2, 190, 9},
+    {1, 2, 3, 191, 9},    {1, 3, 2, 192, 9},   {1, 2, 3, 193, 9},   {1, 3, 2, 194, 9},
+    {1, 2, 3, 195, 9},    {1, 3, 2, 196, 9},   {3, 2, 3, 197, 9},   {1, 3, 2, 198, 9},
+    {1, 2, 3, 199, 9},    {1, 3, 2, 200, 9},   {1, 2, 3, 201, 9},   {1, 3, 2, 202, 9},
+    {1, 2, 3, 203, 9},    {1, 3, 2, 204, 9},   {1, 2, 3, 205, 9},   {1, 3, 2, 206, 9},
+    {1, 2, 3, 207, 9},    {40, 3, 2, 5, 9},    {2, 16, 17, 30, 9},  {1, 17, 16, 53, 9},
+    {2, 48, 49, 40, 9},   {1, 49, 48, 197, 9}, {3, 100, 3, 13, 9},  {1, 3, 100, 25, 9},
+    {1, 100, 100, 29, 9}, {1, 450, 2, 3, 9},   {2, 45, 19, 150, 9}, {0, 2, 3, 4, 9},
 };
 
 /// The formulas of the header in double, on the numbers of a run.
@@ -225,9 +226,8 @@ TEMPLATE_TEST_CASE("conv1d lets NaN and infinity reach what depends on them", ""
         CAPTURE(n);
         std::size_t const token = n % 40;
         bool const depends = n / 80 == 1 && token >= 13 && token <= 21;
-        // Toom-Cook's method spreads it over the tiles of 12 tokens, and makes infinity NaN.
-        bool const may =
-            m == method::toom_cook ? n / 80 == 1 && token >= 12 && token < 24 : depends;
+        // Toom-Cook's method spreads it over the tiles of 18 tokens, and makes infinity NaN.
+        bool const may = m == method::toom_cook ? n / 80 == 1 && token < 36 : depends;
         if (depends) CHECK(!std::isfinite(y[n]));
         if (!may) CHECK(std::isfinite(y[n]));
       }
@@ -255,8 +255,8 @@ TEST_CASE("conv1d takes Toom-Cook's method where it is faster") {
 }
 
 TEST_CASE("conv1d in float is near double in a head's convolution") {
-  // Measured, of the largest number: direct 9.4e-7; Toom-Cook y 3.6e-6, x_bar 2.9e-6, y_dot 5.4e-6,
-  // w_bar 8.4e-6 (sums of 17 tiles of 8 samples, then again of two terms).
+  // Measured, of the largest number: direct 9.3e-7; Toom-Cook y 4.4e-6, x_bar 3.7e-6, y_dot 4.6e-6,
+  // w_bar 5.3e-6 (sums of 11 tiles of 8 samples, then again of two terms).
   for (method const m : {method::direct, method::toom_cook}) {
     CAPTURE(static_cast<int>(m));
     check_float(conv1d<float>{48, 48, 9, m}, conv1d<double>{48, 48, 9, method::direct},

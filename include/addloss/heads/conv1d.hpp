@@ -12,13 +12,13 @@
 /// The layer is linear in x: the tangent is the same without bias, and tangent_backward adds
 /// y_dot_bar x_dot to the weight's gradient and nothing to the bias'.
 /// Two methods. `direct`: nothing is kept, the workspace holds a block of one packed matrix.
-/// `toom_cook`, for nine taps: 3.6 times fewer multiplications (heads/toom_cook.hpp); keeps the
-/// transforms of x, x_dot and y_bar, 2.5 times their size each. `automatic` takes the faster one:
+/// `toom_cook`, for nine taps: 4 times fewer multiplications (heads/toom_cook.hpp); keeps the
+/// transforms of x, x_dot and y_bar, 2.2 times their size each. `automatic` takes the faster one:
 /// Toom-Cook's where there are at least 32 channels and 96 tokens (1.2 to 3 times faster there).
 /// Nothing is allocated; each thread takes up to 75 KiB of its stack.
 /// Error in float, relative to the largest output: direct below 1e-6, Toom-Cook's up to 1e-5 (384
 /// channels), in double 1e-14. NaN or infinity in x, which spoils nine outputs, spoils those of one
-/// or two tiles of 12 tokens by Toom-Cook's method, and infinity may become NaN.
+/// or two tiles of 18 tokens by Toom-Cook's method, and infinity may become NaN.
 /// Same bits for any number of threads: each element of an output is summed by one thread, in the
 /// order of heads/matrix_product.hpp; gradients of parameters over samples, then tokens.
 /// Errors (output_shape): an even or negative kernel, one other than 9 for Toom-Cook's method,

@@ -1,23 +1,24 @@
 // SPDX-License-Identifier: MIT
-/// The nine-tap circular convolution of a head with 3.6 times fewer multiplications.
+/// The nine-tap circular convolution of a head with 4 times fewer multiplications.
 ///
-/// A tile of 12 outputs y[3 i + j] = sum_{a,b} w[3 a + b] x[3 (i + a) + (j + b)], i < 4, j < 3, is
-/// a four-output three-tap correlation of three-output three-tap ones, each done by Toom-Cook:
+/// A tile of 18 outputs y[3 i + j] = sum_{a,b} w[3 a + b] x[3 (i + a) + (j + b)], i < 6, j < 3, is
+/// a six-output three-tap correlation of three-output three-tap ones, each done by Toom-Cook:
 ///   y = A^T [ (G w) . (B^T x) ],   A, G, B Kronecker products of an outer and an inner matrix,
-/// F(4, 3) at the points 0, 1, -1, 2, -2, infinity and F(3, 3) at 0, 1, -1, 2, infinity: 6 x 5 = 30
-/// multiplications for 12 x 9. The sum over input channels moves inside: with tiles as rows,
-///   y = A^T M,  M_k = V_k U_k,  V = B^T x [tiles, in],  U = G w [in, out],  k < 30
+/// F(6, 3) at the points 0, 1, -1, 2, -2, 1/2, -1/2, infinity and F(3, 3) at 0, 1, -1, 2, infinity:
+/// 8 x 5 = 40 multiplications for 18 x 9. The sum over input channels moves inside: with tiles as
+/// rows,
+///   y = A^T M,  M_k = V_k U_k,  V = B^T x [tiles, in],  U = G w [in, out],  k < 40
 /// and, each step transposed,
 ///   x_bar = B D,  D_k = E_k U_k^T,  E = A y_bar;   w_bar = G^T Z,  Z_k = V_k^T E_k
 /// V and E serve several of these products, so the caller keeps them.
 /// Layout of V, E, M, D: [point][panel of channels][tile][channel in the panel], a panel as wide as
 /// the matrix products (heads/matrix_product.hpp): rows, transposed rows and panels of a product
 /// are all read from it as they are, and nothing is packed. Missing channels and tiles hold zeros.
-/// Error in float: B^T and A^T have entries up to 5 and 8, so roundings grow to some units of the
-/// last place of the largest |w| |x| (conv1d.hpp gives what is measured).
+/// Error in float: B^T and A^T have entries up to 21/4 and 32, so roundings grow to some units of
+/// the last place of the largest |w| |x| (conv1d.hpp gives what is measured).
 /// Source: Lavin, Gray, Fast Algorithms for Convolutional Neural Networks, 2016; nested: Agarwal,
 /// Cooley, New Algorithms for Digital Convolution, 1977; matrices: Cook and Toom's interpolation at
-/// the points above, rows of B^T scaled to integers.
+/// the points above, inner rows of B^T scaled to integers, outer ones so that every entry is exact.
 #pragma once
 
 #include <cstdint>
@@ -33,21 +34,32 @@
 
 namespace addloss::detail {
 
-/// A^T [outputs, points], G [points, 3] and B^T [points, points] of F(4, 3).
+/// A^T [outputs, points], G [points, 3] and B^T [points, points] of F(6, 3).
 struct outer_toom_cook {
-  static constexpr int outputs = 4;
-  static constexpr int points = 6;
-  static constexpr double a[outputs][points] = {
-      {1, 1, 1, 1, 1, 0}, {0, 1, -1, 2, -2, 0}, {0, 1, 1, 4, 4, 0}, {0, 1, -1, 8, -8, 1}};
-  static constexpr double g[points][3] = {{1. / 4, 0, 0},
-                                          {1. / 6, 1. / 6, 1. / 6},
-                                          {1. / 6, -1. / 6, 1. / 6},
-                                          {1. / 24, 1. / 12, 1. / 6},
-                                          {1. / 24, -1. / 12, 1. / 6},
+  static constexpr int outputs = 6;
+  static constexpr int points = 8;
+  static constexpr double a[outputs][points] = {{1, 1, 1, 1, 1, 1, 1, 0},
+                                                {0, 1, -1, 2, -2, 1. / 2, -1. / 2, 0},
+                                                {0, 1, 1, 4, 4, 1. / 4, 1. / 4, 0},
+                                                {0, 1, -1, 8, -8, 1. / 8, -1. / 8, 0},
+                                                {0, 1, 1, 16, 16, 1. / 16, 1. / 16, 0},
+                                                {0, 1, -1, 32, -32, 1. / 32, -1. / 32, 1}};
+  static constexpr double g[points][3] = {{1, 0, 0},
+                                          {-2. / 9, -2. / 9, -2. / 9},
+                                          {-2. / 9, 2. / 9, -2. / 9},
+                                          {1. / 90, 1. / 45, 2. / 45},
+                                          {1. / 90, -1. / 45, 2. / 45},
+                                          {32. / 45, 16. / 45, 8. / 45},
+                                          {32. / 45, -16. / 45, 8. / 45},
                                           {0, 0, 1}};
-  static constexpr double b[points][points] = {{4, 0, -5, 0, 1, 0},  {0, 4, 4, -1, -1, 0},
-                                               {0, -4, 4, 1, -1, 0}, {0, -2, -1, 2, 1, 0},
-                                               {0, 2, -1, -2, 1, 0}, {0, 4, 0, -5, 0, 1}};
+  static constexpr double b[points][points] = {{1, 0, -21. / 4, 0, 21. / 4, 0, -1, 0},
+                                               {0, 1, 1, -17. / 4, -17. / 4, 1, 1, 0},
+                                               {0, -1, 1, 17. / 4, -17. / 4, -1, 1, 0},
+                                               {0, 1. / 2, 1. / 4, -5. / 2, -5. / 4, 2, 1, 0},
+                                               {0, -1. / 2, 1. / 4, 5. / 2, -5. / 4, -2, 1, 0},
+                                               {0, 2, 4, -5. / 2, -5, 1. / 2, 1, 0},
+                                               {0, -2, 4, 5. / 2, -5, -1. / 2, 1, 0},
+                                               {0, -1, 0, 21. / 4, 0, -21. / 4, 0, 1}};
 };
 
 /// The same of F(3, 3).
