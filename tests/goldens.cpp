@@ -905,7 +905,7 @@ void run_head(reference_case<T>& c, add::convolution_method method) {
 
   std::vector<T> x_bar(x.size());
   std::vector<T> w_bar(w.size());
-  auto const logits_bar = c.input("grad_logits");
+  auto logits_bar = c.input("grad_logits");
   if (logits_bar.size() != logits.size()) throw std::runtime_error("in.grad_logits: another size");
   pass.y_bar = logits_bar.data();
   pass.x_bar = x_bar.data();
@@ -916,11 +916,13 @@ void run_head(reference_case<T>& c, add::convolution_method method) {
   c.check_if_present("grad_condition", widened(condition_gradient));
 
   // R1 = mean_b |v|^2, v the gradient of the summed logits; d R1 = d (tangent along 2 v / B).
-  std::vector<T> const ones(logits.size(), T(1));
-  std::vector<T> const zeros(logits.size());
+  std::vector<T> ones(logits.size(), T(1));
+  std::vector<T> zeros(logits.size());
+  head.forward(ctx, pass);  // the backward pass used up what was saved
   pass.y_bar = ones.data();
   pass.w_bar = nullptr;
   pass.saved_bar = saved_bar.data();
+  pass.saved_dot = saved_dot.data();
   head.backward(ctx, pass);
   c.check("r1_features_gradient", widened(x_bar));
   double r1 = 0;
@@ -933,7 +935,6 @@ void run_head(reference_case<T>& c, add::convolution_method method) {
   c.check("r1", {r1});
   std::fill(w_bar.begin(), w_bar.end(), T(0));
   pass.x_dot = direction.data();
-  pass.saved_dot = saved_dot.data();
   head.tangent(ctx, pass);
   pass.y_bar = zeros.data();
   pass.y_dot_bar = ones.data();

@@ -247,6 +247,7 @@ class head_steps {
     first.w_bar = nullptr;
     first.x_bar = ones + count;
     first.saved_bar = first.x_bar + one_side_.features;
+    first.saved_dot = first.saved_bar + sizes.saved_bar;
     head.backward(ctx, first);
 
     double value = 0;
@@ -259,7 +260,7 @@ class head_steps {
     pass.x_dot = first.x_bar;
     pass.y_dot_bar = ones;
     pass.saved_bar = first.saved_bar;
-    pass.saved_dot = first.saved_bar + sizes.saved_bar;
+    pass.saved_dot = first.saved_dot;
     head.tangent(ctx, pass);
     head.tangent_backward(ctx, pass);
     return loss + value;

@@ -142,13 +142,14 @@ struct pass_memory {
   guarded<T> saved{}, saved_bar{}, saved_dot{};
 };
 
-/// Outputs that a pass is given no memory for.
+/// Outputs that a pass is given no memory for, or none of their own.
 struct left_out {
   bool x_bar = false;
   bool w_bar = false;
   bool conditions = false;
   bool saved_bar = false;
   bool y_dot = false;
+  bool own_x_bar = false;  ///< x_bar lies over x, or over x_dot
 };
 
 /// Of a backward pass; x_bar and w_bar are empty where they were left out.
@@ -216,26 +217,45 @@ class passes : public pass_memory<T> {
     return without.y_dot ? numbers<T>{} : y_dot.content();
   }
   /// Of the cotangent `of`: y_bar, or y_dot_bar where tangent_backward follows.
-  pass_gradients<T> backward(guarded<T>& of, left_out without = {}) {
+  pass_gradients<T> backward(guarded<T> const& of, left_out without = {}) {
     this->saved_bar.blank();
-    return gradients("backward", &this->saved_bar, without, [&](layer_pass<T>& p) {
-      p.y_bar = of.data();
-      p.saved = this->saved.data();
-      p.saved_bar = without.saved_bar ? nullptr : this->saved_bar.data();
-      layer_.backward(ctx, p);
-    });
+    lent memory(*this, of, this->x);
+    bool const last = without.saved_bar;
+    auto result =
+        gradients("backward", last ? nullptr : &this->saved_bar, without, [&](layer_pass<T>& p) {
+          p.y_bar = memory.y_bar.data();
+          p.saved = last ? memory.saved.data() : this->saved.data();
+          if (without.own_x_bar) p.x = p.x_bar = memory.x.data();
+          if (last) return layer_.backward(ctx, p);
+          p.saved_bar = this->saved_bar.data();
+          p.saved_dot = memory.saved_dot.data();
+          layer_.backward(ctx, p);
+        });
+    memory.check("backward", *this, of);
+    if (without.own_x_bar) result.x_bar = memory.x.content();
+    if (!last) y_bar_left_ = memory.y_bar;
+    return result;
   }
   /// Of the last tangent pass, and of the last backward pass, which must have been of y_dot_bar.
   pass_gradients<T> tangent_backward(left_out without = {}) {
-    return gradients("tangent_backward", nullptr, without, [&](layer_pass<T>& p) {
-      p.x_dot = this->x_dot.data();
-      p.y_bar = this->y_bar.data();
-      p.y_dot_bar = this->y_dot_bar.data();
-      p.saved = this->saved.data();
-      p.saved_bar = this->saved_bar.data();
-      p.saved_dot = this->saved_dot.data();
+    lent memory(*this, this->y_bar, this->x_dot);
+    lent memory_dot(*this, y_bar_left_, this->x_dot);
+    auto result = gradients("tangent_backward", nullptr, without, [&](layer_pass<T>& p) {
+      p.x_dot = memory.x.data();
+      if (without.own_x_bar) p.x_bar = memory.x.data();
+      p.y_bar = memory.y_bar.data();
+      p.y_dot_bar = memory_dot.y_bar.data();
+      p.saved = memory.saved.data();
+      p.saved_bar = memory.saved_bar.data();
+      p.saved_dot = memory.saved_dot.data();
       layer_.tangent_backward(ctx, p);
     });
+    memory.check("tangent_backward", *this, this->y_bar);
+    memory_dot.check("tangent_backward", *this, y_bar_left_);
+    if (without.own_x_bar) result.x_bar = memory.x.content();
+    require(without.own_x_bar || memory.x.same_as(this->x_dot),
+            "tangent_backward wrote into x_dot");
+    return result;
   }
 
   /// What gradients of the parameters are added to.
@@ -256,6 +276,32 @@ class passes : public pass_memory<T> {
   static void require(bool holds, std::string const& what) {
     if (!holds) FAIL(what);
   }
+
+  /// Copies of what a pass may overwrite.
+  struct lent {
+    guarded<T> y_bar, x, saved, saved_bar, saved_dot;
+
+    lent(pass_memory<T> const& from, guarded<T> const& cotangent, guarded<T> const& input)
+        : y_bar(cotangent),
+          x(input),
+          saved(from.saved),
+          saved_bar(from.saved_bar),
+          saved_dot(from.saved_dot) {}
+    void check(std::string const& pass, pass_memory<T> const& from,
+               guarded<T> const& cotangent) const {
+      auto const holds = [&](char const* name, guarded<T> const& now, guarded<T> const& then,
+                             bool may_change) {
+        require(now.intact(), pass + " wrote outside of " + name);
+        require(may_change || now.same_as(then), pass + " wrote into " + name);
+      };
+      holds("y_bar", y_bar, cotangent, detail::overwrites_y_bar<Layer>);
+      require(x.intact(), pass + " wrote outside of x or x_dot");
+      bool const is_lent = !detail::in_place<Layer>;
+      holds("saved", saved, from.saved, is_lent);
+      holds("saved_bar", saved_bar, from.saved_bar, true);
+      holds("saved_dot", saved_dot, from.saved_dot, is_lent);
+    }
+  };
 
   template <class Call>
   pass_gradients<T> gradients(char const* pass, guarded<T> const* written, left_out without,
@@ -332,6 +378,7 @@ class passes : public pass_memory<T> {
   std::vector<std::int64_t> condition_sizes_{};
   numbers<T> w_before_;
   std::vector<numbers<T>> conditions_before_{};
+  guarded<T> y_bar_left_{};
 };
 
 /// All that the four passes write, with a backward pass of y_bar before that of y_dot_bar.
@@ -519,12 +566,15 @@ void check_outputs(Layer const& l, feature_shape shape, check_options options = 
 
   run.tangent({.y_dot = true});
   check_same_bits("tangent without y_dot", "saved_dot", run.saved_dot.content(), all.saved_dot);
-  for (int mask = 0; mask < 16; ++mask) {
+  constexpr int in_place = detail::in_place<Layer> ? 1 : 0;
+  for (int mask = 0; mask < (16 << in_place); ++mask) {
     left_out const without{.x_bar = (mask & 1) != 0,
                            .w_bar = (mask & 2) != 0,
                            .conditions = (mask & 4) != 0,
-                           .saved_bar = (mask & 8) != 0};
-    CAPTURE(without.x_bar, without.w_bar, without.conditions, without.saved_bar);
+                           .saved_bar = (mask & 8) != 0,
+                           .own_x_bar = (mask & 16) != 0};
+    if (without.x_bar && without.own_x_bar) continue;
+    CAPTURE(without.x_bar, without.w_bar, without.conditions, without.saved_bar, without.own_x_bar);
     auto const expected = [&](pass_gradients<T> gradients) {
       if (without.x_bar) gradients.x_bar.clear();
       if (without.w_bar) gradients.w_bar.clear();

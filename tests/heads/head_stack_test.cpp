@@ -368,6 +368,16 @@ TEST_CASE("heads of a user's own") {
     oracle const o{c};
     check_steps(c, o);
   }
+  SECTION("one that leaves its y_bar changed") {
+    auto const make = [](std::int64_t channels) {
+      return sequence(gated{channels, 1}, residual{gated{1, 1}});
+    };
+    using head = decltype(make(1));
+    stack_case c(head_stack<double, head>({make(3), make(2)}), {{3, 3, 4}, {3, 2, 6}});
+    oracle const o{c};
+    check_steps(c, o);
+    check_discriminator(c, o, adversarial<>{}, all_penalties[3], true);
+  }
   SECTION("with two channels") {
     stack_case c(head_stack<double, gated>({{3, 1}, {2, 2}}), {{3, 3, 4}, {3, 2, 1}});
     CHECK(error_of([&] { c.generator(adversarial<>{}); }) ==

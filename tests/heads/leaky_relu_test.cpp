@@ -17,7 +17,7 @@ template <class T>
 struct results {
   std::vector<T> y, x_bar, y_dot, second_x_bar;
 
-  results(leaky_relu const& relu, std::vector<T> const& x, std::vector<T> const& g)
+  results(leaky_relu const& relu, std::vector<T> const& x, std::vector<T> g)
       : y(x.size()), x_bar(x.size()), y_dot(x.size()), second_x_bar(x.size()) {
     cpu_context const ctx{};
     layer_pass<T> p;

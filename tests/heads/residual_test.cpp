@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include <addloss/heads/residual.hpp>
 
+#include <array>
 #include <cmath>
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -25,7 +27,8 @@ static_assert(std::same_as<decltype(residual{gated{1, 1}}), residual<gated>>);
 TEST_CASE("residual of a known layer") {
   residual const skip{leaky_relu{}};
   double const x[] = {1, -1, 3, -5};
-  double const g[] = {1, 2, 3, 4};
+  double g[] = {1, 2, 3, 4};
+  auto const start = std::to_array(g);
   double y[4];
   double x_bar[4];
   layer_pass<double> p;
@@ -38,10 +41,11 @@ TEST_CASE("residual of a known layer") {
   p.workspace = workspace.data();
   skip.forward(cpu_context{}, p);
   skip.backward(cpu_context{}, p);
-  for (int i = 0; i < 4; ++i) {
+  for (std::size_t i = 0; i < 4; ++i) {
     double const factor = (x[i] > 0 ? 2 : 1.2) / std::sqrt(2.0);
     CHECK(y[i] == Approx(factor * x[i]).epsilon(1e-15));
-    CHECK(x_bar[i] == Approx(factor * g[i]).epsilon(1e-15));
+    CHECK(x_bar[i] == Approx(factor * start[i]).epsilon(1e-15));
+    CHECK(g[i] == Approx(start[i] / std::sqrt(2.0)).epsilon(1e-15));
   }
 }
 

@@ -229,19 +229,21 @@ struct head_passes {
     });
     return y;
   }
-  numbers<double> backward(numbers<double> const& y_bar, bool gradients) {
+  /// y_bar: as tangent_backward wants it afterwards.
+  numbers<double> backward(numbers<double>& y_bar, bool gradients) {
     numbers<double> x_bar(x.size());
     call(gradients, [&](layer_pass<double>& p) {
       p.y_bar = y_bar.data();
       p.x_bar = x_bar.data();
       p.saved_bar = saved_bar.data();
+      p.saved_dot = saved_dot.data();
       head.backward({}, p);
     });
     return x_bar;
   }
   /// Adds the gradients of <y_dot_bar, y_dot>; after backward(y_dot_bar).
-  void second_order(numbers<double> const& x_dot, numbers<double> const& y_dot_bar) {
-    numbers<double> const zeros(y_dot_bar.size());
+  void second_order(numbers<double> const& x_dot, numbers<double>& y_dot_bar) {
+    numbers<double> zeros(y_dot_bar.size());
     call(true, [&](layer_pass<double>& p) {
       p.x_dot = x_dot.data();
       p.saved_dot = saved_dot.data();
@@ -369,8 +371,8 @@ struct oracle {
         passes.backward(bar, true);
         if (penalty) {
           bool const mean_logit = options.penalised == penalised_logits::mean;
-          numbers<double> const ones(
-              bar.size(), mean_logit ? 1 / static_cast<double>(passes.shape.length) : 1.0);
+          numbers<double> ones(bar.size(),
+                               mean_logit ? 1 / static_cast<double>(passes.shape.length) : 1.0);
           auto const v = passes.backward(ones, false);
           auto const batch = static_cast<double>(passes.shape.batch);
           double const strength = penalty->gamma * penalty->factor * penalty->interval;

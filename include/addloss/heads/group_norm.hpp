@@ -23,6 +23,8 @@
 namespace addloss {
 
 struct group_norm {
+  static constexpr bool in_place = true;
+
   std::int64_t channels;
   std::int64_t groups = 32;
   double epsilon = 1e-5;  ///< added to the variance

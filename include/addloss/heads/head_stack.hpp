@@ -329,10 +329,14 @@ class head_stack {
       T* const w_bar = gradients.values.data() + parameter_offset(k);
       T* const gradient = gradients.accumulate ? m.gradient : w_bar;
       fill(gradient, head.parameter_count(), T(0));
-      fill(m.ones, count,
-           options.penalised == penalised_logits::sum
-               ? T(1)
-               : T(1) / static_cast<T>(output_shape(k, shape).length));
+      // A head may leave its y_bar changed.
+      auto const penalised = [&] {
+        fill(m.ones, count,
+             options.penalised == penalised_logits::sum
+                 ? T(1)
+                 : T(1) / static_cast<T>(output_shape(k, shape).length));
+        return m.ones;
+      };
 
       layer_pass<T> real_pass = pass_of(k, real, w, m.common);
       real_pass.y = m.common.logits;
@@ -365,11 +369,11 @@ class head_stack {
       fake_pass.y_bar = fake_bar;
       fake_pass.w_bar = gradient;
       add_gradient(ctx, head, fake_pass, options.fake_penalty, one(options.fake_penalties, k),
-                   options.grad_scale, m.ones, m.fake_second, result);
+                   options.grad_scale, penalised(), m.fake_second, result);
       real_pass.y_bar = real_bar;
       real_pass.w_bar = gradient;
       add_gradient(ctx, head, real_pass, options.real_penalty, one(options.real_penalties, k),
-                   options.grad_scale, m.ones, m.real_second, result);
+                   options.grad_scale, penalised(), m.real_second, result);
 
       if (spectral_norm()) {
         at(k).normalise_backward(ctx, parameters.data() + parameter_offset(k),
@@ -477,7 +481,7 @@ class head_stack {
   /// one.
   static void add_gradient(cpu_context const& ctx, Head const& head, layer_pass<T> pass,
                            std::optional<r1> const& penalty, std::span<double> penalties,
-                           double grad_scale, T const* ones, second_order const& m,
+                           double grad_scale, T* ones, second_order const& m,
                            discriminator_result& result) {
     if (!penalty) {
       head.backward(ctx, pass);
@@ -494,6 +498,7 @@ class head_stack {
     first.x_bar = m.x_bar;
     first.w_bar = nullptr;
     first.saved_bar = m.saved_bar;
+    first.saved_dot = m.saved_dot;
     first.conditions = {constant, conditions};
     head.backward(ctx, first);
 

@@ -19,12 +19,18 @@
 /// | forward          | w x                                        | y saved               |
 /// | backward         | w x saved y_bar                            | x_bar w_bar saved_bar |
 /// | tangent          | w x saved x_dot                            | y_dot saved_dot       |
-/// | tangent_backward | what these read and keep; y_bar, y_dot_bar | x_bar w_bar           |
+/// | tangent_backward | what these read and keep; y_bar y_dot_bar  | x_bar w_bar           |
 /// `saved`, `saved_dot` and `saved_bar` carry intermediate results from one pass to the next:
 /// tangent_backward wants those of a tangent pass with its x_dot, and those of a backward pass
-/// whose y_bar was its y_dot_bar. x_bar, w_bar and y_dot may be null: they are not computed; and
-/// saved_bar in `backward`: no tangent_backward will follow. w_bar is added to, all else is
-/// overwritten. What is read and what is written do not overlap.
+/// whose y_bar, as it was left, is its y_dot_bar. x_bar, w_bar and y_dot may be null: they are not
+/// computed; and saved_bar in `backward`: no tangent_backward will follow. w_bar is added to, all
+/// else is overwritten. What is read and what is written do not overlap.
+/// Memory is lent: tangent_backward, and backward without saved_bar, are the last passes over what
+/// was kept and may overwrite it. backward with saved_bar may write to saved_dot, which the tangent
+/// pass then fills. y_bar stays as it is, but where the layer has overwrites_y_bar = true.
+/// A cheap layer, a norm or an activation, may have in_place = true: its x_bar may lie over x (in
+/// backward) or x_dot (in tangent_backward), and what it kept is never overwritten. Its backward
+/// pass is then done again instead of keeping what it gives (heads/sequence.hpp).
 /// A layer that reads conditions says how many numbers a sample of each has: condition_sizes().
 /// Parameters w and their gradients are contiguous buffers of the caller; `parameter(i)` names the
 /// parts. Nothing is allocated: sizes are functions of the shape alone.
@@ -99,8 +105,8 @@ struct layer_pass {
   T* y = nullptr;
   T const* x_dot = nullptr;
   T* y_dot = nullptr;
-  T const* y_bar = nullptr;
-  T const* y_dot_bar = nullptr;
+  T* y_bar = nullptr;
+  T* y_dot_bar = nullptr;
   T* x_bar = nullptr;
   T* w_bar = nullptr;
   T* saved = nullptr;
@@ -138,6 +144,14 @@ inline constexpr int max_conditions = 4;
 /// A layer in float or in double.
 template <class L>
 concept any_layer = layer<L, float> || layer<L, double>;
+
+/// Whether x_bar may lie over x or x_dot.
+template <class L>
+constexpr bool in_place = requires { requires L::in_place; };
+
+/// Whether the backward passes leave y_bar changed.
+template <class L>
+constexpr bool overwrites_y_bar = requires { requires L::overwrites_y_bar; };
 
 /// Sizes of the conditions that a layer reads; none for most.
 template <any_layer L>

@@ -6,7 +6,7 @@
 /// derivative is taken as 0.
 ///   y_dot = d x_dot;  x_bar = d y_bar, in both backward passes
 /// NaN in x becomes NaN in y and, unlike in PyTorch, in x_bar and y_dot.
-/// Nothing is saved, no workspace, any shape.
+/// Nothing is saved, no workspace, any shape. x_bar may lie over x or x_dot.
 /// Source: Maas, Hannun, Ng, Rectifier Nonlinearities Improve Neural Network Acoustic Models, 2013.
 #pragma once
 
@@ -36,6 +36,8 @@ void each_element(cpu_context const& ctx, std::int64_t size, Body const& body) {
 }  // namespace detail
 
 struct leaky_relu {
+  static constexpr bool in_place = true;
+
   double negative_slope = 0.2;
 
   [[nodiscard]] constexpr std::int64_t parameter_count() const { return 0; }

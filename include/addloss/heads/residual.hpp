@@ -4,7 +4,8 @@
 ///   y = (f(x) + x) / sqrt(2)
 /// f: any layer whose output has the shape of its input.
 ///   y_dot = (f_dot + x_dot) / sqrt(2);  x_bar = f's for y_bar / sqrt(2), plus y_bar / sqrt(2)
-/// Parameters: those of f. Kept: what f keeps, and in saved_bar the y_bar of f.
+/// The backward passes leave y_bar / sqrt(2) in y_bar, which is kept for an f that overwrites it,
+/// too. Parameters, and all else that is kept: those of f.
 /// Errors (output_shape): those of f; an output of another shape.
 /// Source: as in the discriminator heads of Sauer et al., StyleGAN-T, 2023.
 #pragma once
@@ -23,6 +24,8 @@ namespace addloss {
 
 template <detail::any_layer Layer>
 struct residual {
+  static constexpr bool overwrites_y_bar = true;
+
   Layer body;
 
   [[nodiscard]] constexpr std::int64_t parameter_count() const { return body.parameter_count(); }
@@ -41,8 +44,10 @@ struct residual {
   }
   [[nodiscard]] layer_sizes sizes(feature_shape shape) const {
     layer_sizes result = body.sizes(shape);
-    result.saved_bar += detail::aligned(shape.size());
-    result.workspace += detail::aligned(shape.size());
+    if constexpr (copies) {
+      result.saved_bar += detail::aligned(shape.size());
+      result.workspace += detail::aligned(shape.size());
+    }
     return result;
   }
 
@@ -56,15 +61,14 @@ struct residual {
   template <arithmetic_scalar T>
     requires layer<Layer, T>
   void backward(cpu_context const& ctx, layer_pass<T> const& p) const {
-    bool const keep = p.saved_bar != nullptr;
-    T* const scaled = keep ? p.saved_bar : p.workspace;
-    scale(ctx, p.shape, p.y_bar, scaled);
+    scale(ctx, p);
     layer_pass<T> inner = p;
-    inner.y_bar = scaled;
-    inner.saved_bar = keep ? p.saved_bar + detail::aligned(p.shape.size()) : nullptr;
-    inner.workspace = p.workspace + detail::aligned(p.shape.size());
+    if constexpr (copies) {
+      inner.y_bar = p.saved_bar == nullptr ? p.workspace : p.saved_bar;
+      copy(ctx, p, inner);
+    }
     body.backward(ctx, inner);
-    add(ctx, p.shape, scaled, p.x_bar);
+    add(ctx, p.shape, p.y_bar, p.x_bar);
   }
 
   template <arithmetic_scalar T>
@@ -77,19 +81,21 @@ struct residual {
   template <arithmetic_scalar T>
     requires layer<Layer, T>
   void tangent_backward(cpu_context const& ctx, layer_pass<T> const& p) const {
-    T* const scaled = p.workspace;
-    scale(ctx, p.shape, p.y_bar, scaled);
+    scale(ctx, p);
     layer_pass<T> inner = p;
-    inner.y_bar = scaled;
-    inner.y_dot_bar = p.saved_bar;
-    inner.saved_bar = p.saved_bar + detail::aligned(p.shape.size());
-    inner.workspace = p.workspace + detail::aligned(p.shape.size());
+    if constexpr (copies) {
+      inner.y_bar = p.workspace;
+      inner.y_dot_bar = p.saved_bar;
+      copy(ctx, p, inner);
+    }
     body.tangent_backward(ctx, inner);
-    add(ctx, p.shape, scaled, p.x_bar);
+    add(ctx, p.shape, p.y_bar, p.x_bar);
   }
 
  private:
   static constexpr double factor = std::numbers::sqrt2 / 2;
+  /// y_bar is wanted after the body's pass.
+  static constexpr bool copies = detail::overwrites_y_bar<Layer>;
 
   static detail::text describe(char const* before, feature_shape shape) {
     return detail::text() << before << "[" << shape.batch << ", " << shape.channels << ", "
@@ -103,9 +109,18 @@ struct residual {
     });
   }
   template <class T>
-  static void scale(cpu_context const& ctx, feature_shape shape, T const* in, T* out) {
-    detail::each_element(ctx, shape.size(),
-                         [=](std::int64_t i) { out[i] = in[i] * static_cast<T>(factor); });
+  static void scale(cpu_context const& ctx, layer_pass<T> const& p) {
+    detail::each_element(ctx, p.shape.size(),
+                         [y_bar = p.y_bar](std::int64_t i) { y_bar[i] *= static_cast<T>(factor); });
+  }
+  /// y_bar of the body, and what follows the memory of copies.
+  template <class T>
+  static void copy(cpu_context const& ctx, layer_pass<T> const& p, layer_pass<T>& inner) {
+    std::int64_t const size = detail::aligned(p.shape.size());
+    detail::each_element(ctx, p.shape.size(),
+                         [from = p.y_bar, to = inner.y_bar](std::int64_t i) { to[i] = from[i]; });
+    if (p.saved_bar != nullptr) inner.saved_bar = p.saved_bar + size;
+    inner.workspace = p.workspace + size;
   }
   template <class T>
   static void add(cpu_context const& ctx, feature_shape shape, T const* in, T* out) {

@@ -7,8 +7,9 @@
 /// as long as the sequence that was asked.
 /// A pass is that pass of each layer, from front to back or from back to front. Kept: what each
 /// layer keeps, and of all outputs but the last their values (saved), tangents (saved_dot) and
-/// gradients (saved_bar). Workspace: the largest of the layers', and up to two of the largest
-/// outputs.
+/// gradients (saved_bar). Gradients that a layer with in_place gives are made again when they are
+/// wanted, and those of the last pass lie over outputs that are used up; the workspace is the
+/// largest of the layers', and room for gradients that find no such place.
 /// All layers get the same conditions; their sizes are those of the last layer that has any.
 /// Errors: names too long for `name_capacity` (when made); output_shape: those of the layers.
 #pragma once
@@ -70,6 +71,8 @@ class sequence {
  public:
   /// Characters of all names together, with a zero after each.
   static constexpr std::size_t name_capacity = 1024;
+  static constexpr bool overwrites_y_bar =
+      detail::overwrites_y_bar<std::tuple_element_t<sizeof...(Layers) - 1, std::tuple<Layers...>>>;
 
   /// Layers, or layers with names.
   template <class... Items>
@@ -144,8 +147,9 @@ class sequence {
   void backward(cpu_context const& ctx, layer_pass<T> const& p) const {
     plan const sizes = plan_of(p.shape);
     auto const gradient = [&](std::size_t i) {
-      return p.saved_bar == nullptr ? p.workspace + sizes.gradient(i)
-                                    : p.saved_bar + sizes.part[i].gradient;
+      if (p.saved_bar == nullptr) return sizes.last_gradient(i, p, p.saved);
+      // Tangents are not there yet.
+      return remade(i) ? p.saved_dot + sizes.part[i].tangent : p.saved_bar + sizes.part[i].gradient;
     };
     each_backwards([&]<std::size_t I>(index<I>) {
       layer_pass<T> inner = share<I>(sizes, p);
@@ -170,19 +174,34 @@ class sequence {
     requires(layer<Layers, T> && ...)
   void tangent_backward(cpu_context const& ctx, layer_pass<T> const& p) const {
     plan const sizes = plan_of(p.shape);
+    auto const kept_gradient = [&](std::size_t i) {
+      return remade(i) ? p.saved + sizes.part[i].output : p.saved_bar + sizes.part[i].gradient;
+    };
     each_backwards([&]<std::size_t I>(index<I>) {
       layer_pass<T> inner = share<I>(sizes, p);
-      inner.y_bar = I == last ? p.y_bar : p.workspace + sizes.gradient(I);
-      inner.y_dot_bar = I == last ? p.y_dot_bar : p.saved_bar + sizes.part[I].gradient;
-      inner.x_bar = I == 0 ? p.x_bar : p.workspace + sizes.gradient(before<I>);
+      inner.y_bar = I == last ? p.y_bar : sizes.last_gradient(I, p, p.saved_dot);
+      inner.y_dot_bar = I == last ? p.y_dot_bar : kept_gradient(I);
+      inner.x_bar = I == 0 ? p.x_bar : sizes.last_gradient(before<I>, p, p.saved_dot);
       get<I>().tangent_backward(ctx, inner);
+      if constexpr (I > 0 && remade(before<I>)) {
+        inner.y_bar = inner.y_dot_bar;
+        inner.x_bar = kept_gradient(before<I>);
+        inner.w_bar = nullptr;
+        inner.saved_bar = nullptr;
+        get<I>().backward(ctx, inner);
+      }
     });
   }
 
  private:
   static constexpr std::size_t size = sizeof...(Layers);
   static constexpr std::size_t last = size - 1;
-  static constexpr std::int64_t gradient_buffers = last < 2 ? last : 2;
+  static constexpr bool is_in_place[] = {detail::in_place<Layers>..., false};
+  static constexpr bool changes_y_bar[] = {detail::overwrites_y_bar<Layers>...};
+
+  /// Whether the gradient of output i is made again rather than kept.
+  static constexpr bool remade(std::size_t i) { return is_in_place[i + 1] && !changes_y_bar[i]; }
+
   template <std::size_t I>
   using index = std::integral_constant<std::size_t, I>;
   template <std::size_t I>
@@ -194,19 +213,24 @@ class sequence {
     std::int64_t parameter;
     layer_sizes first;  ///< of what the layer itself keeps
     std::int64_t output;  ///< in saved; the last layer has none
-    std::int64_t gradient;  ///< of the output, in saved_bar
+    std::int64_t gradient;  ///< of the output, in saved_bar, where it is kept
     std::int64_t tangent;  ///< of the output, in saved_dot
+    std::size_t over;  ///< over which output its gradient lies in the last pass; none: `size`
+    std::int64_t in_workspace;  ///< where it lies then
   };
 
   struct plan {
     std::array<layer_share, size> part;
     layer_sizes total;
-    std::int64_t largest;  ///< output
+    std::int64_t gradients;  ///< numbers of the workspace before the layers'
 
-    /// Of the output of layer i, in the workspace, where neighbours have different places. What the
-    /// layers use follows.
-    [[nodiscard]] std::int64_t gradient(std::size_t i) const {
-      return static_cast<std::int64_t>(i % 2) * largest;
+    /// The gradient of output i in the last pass. `own`: saved, or saved_dot if there is one, where
+    /// a layer in place has it over its input.
+    template <class T>
+    [[nodiscard]] T* last_gradient(std::size_t i, layer_pass<T> const& p, T* own) const {
+      if (is_in_place[i + 1]) return own + (own == p.saved ? part[i].output : part[i].tangent);
+      if (part[i].over < last) return p.saved + part[part[i].over].output;
+      return p.workspace + part[i].in_workspace;
     }
   };
 
@@ -214,6 +238,7 @@ class sequence {
     plan p{};
     layer_sizes& total = p.total;
     std::int64_t parameter = 0;
+    std::array<std::int64_t, size> output;
     each([&]<std::size_t I>(index<I>) {
       auto const& l = get<I>();
       layer_share& part = p.part[I];
@@ -227,19 +252,41 @@ class sequence {
       total.saved_dot += detail::aligned(own.saved_dot);
       if (own.workspace > total.workspace) total.workspace = own.workspace;
       shape = l.output_shape("sequence", shape);
+      output[I] = detail::aligned(shape.size());
       part.output = total.saved;
       part.gradient = total.saved_bar;
       part.tangent = total.saved_dot;
       if constexpr (I != last) {
-        std::int64_t const output = detail::aligned(shape.size());
-        total.saved += output;
-        total.saved_bar += output;
-        total.saved_dot += output;
-        if (output > p.largest) p.largest = output;
+        total.saved += output[I];
+        total.saved_dot += output[I];
+        if (!remade(I)) total.saved_bar += output[I];
       }
     });
-    total.workspace += gradient_buffers * p.largest;
+    place_gradients(p, output);
+    total.workspace += p.gradients;
+    // An empty buffer may be null, which means that no tangent_backward follows.
+    if (total.saved_bar == 0) total.saved_bar = detail::aligned(1);
     return p;
+  }
+
+  /// Layer i + 1 writes the gradient of output i over an output that is used up: its own, or, where
+  /// it reads a gradient from there, the next one.
+  static void place_gradients(plan& p, std::array<std::int64_t, size> const& output) {
+    std::int64_t largest = 0;
+    for (std::size_t i = 0; i < last; ++i) largest = output[i] > largest ? output[i] : largest;
+    bool second = false;
+    for (std::size_t i = last; i-- > 0;) {
+      if (is_in_place[i + 1]) continue;
+      std::size_t const over = is_in_place[i + 2] ? i + 2 : i + 1;
+      bool const fits = over < last && output[i] <= output[over];
+      p.part[i].over = fits ? over : size;
+      if (fits) continue;
+      // Not where the gradient lies that the layer reads.
+      second = i + 1 < last && !is_in_place[i + 2] && p.part[i + 1].over == size && !second;
+      p.part[i].in_workspace = second ? largest : 0;
+      std::int64_t const end = p.part[i].in_workspace + largest;
+      if (end > p.gradients) p.gradients = end;
+    }
   }
 
   /// What layer I gets of a pass, but for the outputs and gradients of its neighbours.
@@ -253,7 +300,7 @@ class sequence {
     inner.saved = at(p.saved, part.first.saved);
     inner.saved_bar = at(p.saved_bar, part.first.saved_bar);
     inner.saved_dot = at(p.saved_dot, part.first.saved_dot);
-    inner.workspace = at(p.workspace, gradient_buffers * sizes.largest);
+    inner.workspace = at(p.workspace, sizes.gradients);
     if constexpr (I > 0) {
       layer_share const& previous = sizes.part[I - 1];
       inner.x = at(p.saved, previous.output);
