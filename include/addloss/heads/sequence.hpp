@@ -147,7 +147,7 @@ class sequence {
   void backward(cpu_context const& ctx, layer_pass<T> const& p) const {
     plan const sizes = plan_of(p.shape);
     auto const gradient = [&](std::size_t i) {
-      if (p.saved_bar == nullptr) return sizes.last_gradient(i, p, p.saved);
+      if (p.saved_bar == nullptr) return sizes.last_gradient(i, p, false);
       // Tangents are not there yet.
       return remade(i) ? p.saved_dot + sizes.part[i].tangent : p.saved_bar + sizes.part[i].gradient;
     };
@@ -179,9 +179,9 @@ class sequence {
     };
     each_backwards([&]<std::size_t I>(index<I>) {
       layer_pass<T> inner = share<I>(sizes, p);
-      inner.y_bar = I == last ? p.y_bar : sizes.last_gradient(I, p, p.saved_dot);
+      inner.y_bar = I == last ? p.y_bar : sizes.last_gradient(I, p, true);
       inner.y_dot_bar = I == last ? p.y_dot_bar : kept_gradient(I);
-      inner.x_bar = I == 0 ? p.x_bar : sizes.last_gradient(before<I>, p, p.saved_dot);
+      inner.x_bar = I == 0 ? p.x_bar : sizes.last_gradient(before<I>, p, true);
       get<I>().tangent_backward(ctx, inner);
       if constexpr (I > 0 && remade(before<I>)) {
         inner.y_bar = inner.y_dot_bar;
@@ -224,11 +224,13 @@ class sequence {
     layer_sizes total;
     std::int64_t gradients;  ///< numbers of the workspace before the layers'
 
-    /// The gradient of output i in the last pass. `own`: saved, or saved_dot if there is one, where
-    /// a layer in place has it over its input.
+    /// The gradient of output i in the last pass. A layer in place has it over its input, x or,
+    /// with tangents, x_dot.
     template <class T>
-    [[nodiscard]] T* last_gradient(std::size_t i, layer_pass<T> const& p, T* own) const {
-      if (is_in_place[i + 1]) return own + (own == p.saved ? part[i].output : part[i].tangent);
+    [[nodiscard]] T* last_gradient(std::size_t i, layer_pass<T> const& p, bool tangents) const {
+      if (is_in_place[i + 1]) {
+        return tangents ? p.saved_dot + part[i].tangent : p.saved + part[i].output;
+      }
       if (part[i].over < last) return p.saved + part[part[i].over].output;
       return p.workspace + part[i].in_workspace;
     }
