@@ -196,8 +196,8 @@ class sequence {
  private:
   static constexpr std::size_t size = sizeof...(Layers);
   static constexpr std::size_t last = size - 1;
-  static constexpr bool is_in_place[] = {detail::in_place<Layers>..., false};
-  static constexpr bool changes_y_bar[] = {detail::overwrites_y_bar<Layers>...};
+  static constexpr bool is_in_place[size + 1] = {detail::in_place<Layers>..., false};
+  static constexpr bool changes_y_bar[size] = {detail::overwrites_y_bar<Layers>...};
 
   /// Whether the gradient of output i is made again rather than kept.
   static constexpr bool remade(std::size_t i) { return is_in_place[i + 1] && !changes_y_bar[i]; }
