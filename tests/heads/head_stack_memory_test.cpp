@@ -282,7 +282,8 @@ TEST_CASE("arguments that make no sense are refused before anything is written")
   };
   static numbers<double> const memory(1000, 0.5);
   double const* const data = memory.data();
-  CHECK(with_feature(logits, 1, view(data, 4, 3, 7)) == log + "channels (expected 2, got 3)");
+  CHECK(with_feature(logits, 1, view(data, 4, 3, 7)) ==
+        log + "features[1]: channels (expected 2, got 3)");
   CHECK(with_feature(generator, 1, view(data, 2, 2, 7)) ==
         gen + "features[1] (expected 4 samples, got [2,2,7])");
   CHECK(with_feature(discriminator, 2, view(data, 4, 8)) ==
@@ -322,15 +323,16 @@ TEST_CASE("arguments that make no sense are refused before anything is written")
                  }) == dis +
                            "fake.features[0] (expected the shape of real.features[0], [4,3,5], got "
                            "[2,3,5])");
-  CHECK(error_with(
-            logits,
-            [&](calls& a) {
-              for (auto& features : a.c.real.feature_rows) {
-                features = view(data, 5, features.shape.extents[1], features.shape.extents[2]);
-              }
-            }) == log +
-                      "x (expected a batch that its 3 groups of at most 2 samples divide, got a "
-                      "batch of 5)");
+  CHECK(error_with(logits,
+                   [&](calls& a) {
+                     for (auto& features : a.c.real.feature_rows) {
+                       features =
+                           view(data, 5, features.shape.extents[1], features.shape.extents[2]);
+                     }
+                   }) ==
+        log +
+            "features[0]: x (expected a batch that its 3 groups of at most 2 samples divide, got a "
+            "batch of 5)");
 
   // What is written.
   static numbers<double> written(1000);

@@ -616,7 +616,9 @@ class head_stack {
         detail::fail(function, argument, "shape [B, C, L]", detail::shape_text(features.shape));
       }
       check_contiguous(function, argument, features);
-      feature_shape const logits = (*this)[k].output_shape(function, shape_of(in, k));
+      detail::text place;
+      place << function << ": " << argument;
+      feature_shape const logits = (*this)[k].output_shape(place.c_str(), shape_of(in, k));
       if (logits.channels != 1) {
         detail::fail(function, argument, "a head that gives one channel of logits",
                      detail::text() << logits.channels << " channels");
