@@ -25,6 +25,7 @@
 #include "data.hpp"
 #include "denoiser.hpp"
 #include "feature_network.hpp"
+#include "image_shape.hpp"
 #include "network.hpp"
 #include "optimiser.hpp"
 #include "sampling.hpp"

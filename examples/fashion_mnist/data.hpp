@@ -28,12 +28,11 @@
 
 #include <addloss/core/philox.hpp>
 
+#include "image_shape.hpp"
+
 namespace demo {
 
-inline constexpr int side = 28;
-inline constexpr int pixels = side * side;
-inline constexpr int classes = 10;
-inline constexpr std::array<char const*, classes> class_names = {
+inline constexpr std::array<char const*, class_count> class_names = {
     "T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Boot"};
 inline constexpr char const* default_folder = "/usr/share/datasets/fashion-mnist";
 
@@ -115,9 +114,9 @@ inline images read_images(std::string const& folder, std::string const& split,
   image_file.expect(0x803, "the magic number");
   std::int64_t const count = image_file.number("the number of images");
   if (count == 0) image_file.refuse("images", "none");
-  image_file.expect(side, "rows");
-  image_file.expect(side, "columns");
-  auto const raw = image_file.read(count * pixels, "images");
+  image_file.expect(image_side, "rows");
+  image_file.expect(image_side, "columns");
+  auto const raw = image_file.read(count * image_pixels, "images");
   image_file.expect_end();
 
   idx_file label_file(folder + "/" + split + "-labels-idx1-ubyte.gz");
@@ -126,14 +125,14 @@ inline images read_images(std::string const& folder, std::string const& split,
   auto const labels = label_file.read(count, "labels");
   label_file.expect_end();
   for (unsigned char const label : labels) {
-    if (label >= classes) label_file.refuse("labels 0 to 9", std::to_string(label));
+    if (label >= class_count) label_file.refuse("labels 0 to 9", std::to_string(label));
   }
 
   images result;
   result.count = std::min(count, limit);
   result.labels.assign(labels.begin(), labels.begin() + result.count);
-  result.pixels.resize(static_cast<std::size_t>(result.count * pixels));
-  std::transform(raw.begin(), raw.begin() + result.count * pixels, result.pixels.begin(),
+  result.pixels.resize(static_cast<std::size_t>(result.count * image_pixels));
+  std::transform(raw.begin(), raw.begin() + result.count * image_pixels, result.pixels.begin(),
                  [](unsigned char byte) { return static_cast<float>(byte) / 127.5F - 1.0F; });
   return result;
 }
@@ -194,8 +193,8 @@ inline void gather(images const& from, std::span<std::int32_t const> order,
                    std::span<float> batch_pixels, std::span<int> batch_labels) {
   for (std::size_t b = 0; b < order.size(); ++b) {
     auto const image = static_cast<std::size_t>(order[b]);
-    std::copy_n(from.pixels.begin() + static_cast<std::ptrdiff_t>(image * pixels), pixels,
-                batch_pixels.begin() + static_cast<std::ptrdiff_t>(b * pixels));
+    std::copy_n(from.pixels.begin() + static_cast<std::ptrdiff_t>(image * image_pixels),
+                image_pixels, batch_pixels.begin() + static_cast<std::ptrdiff_t>(b * image_pixels));
     batch_labels[b] = from.labels[image];
   }
 }

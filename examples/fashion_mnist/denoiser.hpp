@@ -17,12 +17,10 @@
 #include <string>
 #include <vector>
 
+#include "image_shape.hpp"
 #include "network.hpp"
 
 namespace demo {
-
-inline constexpr int class_count = 10;
-inline constexpr int no_class = 10;  ///< the condition of an unconditional prediction
 
 /// x_t [B, 784], t [B], y [B] with classes 0 .. 9 or no_class.
 template <class T>

@@ -27,6 +27,7 @@
 #include <addloss/heads/initialise.hpp>
 
 #include "data.hpp"
+#include "image_shape.hpp"
 #include "network.hpp"
 
 namespace demo {
@@ -37,7 +38,7 @@ class image_classifier {
  public:
   static constexpr std::int64_t channels_1 = 32;
   static constexpr std::int64_t channels_2 = 64;
-  static constexpr std::int64_t side_1 = side / 2;  // after the first pool
+  static constexpr std::int64_t side_1 = image_side / 2;  // after the first pool
   static constexpr std::int64_t side_2 = side_1 / 2;
   static constexpr std::int64_t padded = side_1 + 2;
   static constexpr std::int64_t map_size = padded * padded * channels_1;
@@ -69,7 +70,7 @@ class image_classifier {
   template <class T>
   void forward(basic_parameters<T> const& w, std::span<T const> x, std::span<T const> keep,
                activations<T>& a, int threads) const {
-    std::int64_t const batch = std::ssize(x) / pixels;
+    std::int64_t const batch = std::ssize(x) / image_pixels;
     reserve(a, batch);
     T const* const values = w.values.data();
     each_slice(
@@ -77,7 +78,8 @@ class image_classifier {
         [&](slice const& s) {
           for (std::int64_t b = s.first; b < s.first + s.samples; ++b) {
             T* const map = a.map.data() + b * map_size;
-            first_layer(values, x.data() + b * pixels, map, a.choice_1.data() + b * pooled_size);
+            first_layer(values, x.data() + b * image_pixels, map,
+                        a.choice_1.data() + b * pooled_size);
             second_layer(values, map, a.pooled.data() + b * flat, a.choice_2.data() + b * flat);
           }
         });
@@ -90,7 +92,7 @@ class image_classifier {
         features[i] = features[i] > 0 ? features[i] : T(0);
         kept[i] = keep.empty() ? features[i] : features[i] * keep.data()[start + i];
       }
-      to_logits_.forward(values, kept, count, a.logits.data() + first * classes);
+      to_logits_.forward(values, kept, count, a.logits.data() + first * class_count);
     });
   }
 
@@ -128,7 +130,7 @@ class image_classifier {
         a.batch, threads, [&](int lane) { a.gradients.start(lane, convolutions_); },
         [&](slice const& s) {
           for (std::int64_t b = s.first; b < s.first + s.samples; ++b) {
-            convolutions_backward(x.data() + b * pixels, a, b, a.gradients.data(s.lane));
+            convolutions_backward(x.data() + b * image_pixels, a, b, a.gradients.data(s.lane));
           }
         });
     a.gradients.sum(w_bar.first(static_cast<std::size_t>(convolutions_)), threads);
@@ -181,12 +183,12 @@ class image_classifier {
   }
 
   /// An image with a border of zeros.
-  static constexpr std::int64_t framed_side = side + 2;
+  static constexpr std::int64_t framed_side = image_side + 2;
   template <class T>
   static std::array<T, framed_side * framed_side> frame(T const* image) {
     std::array<T, framed_side * framed_side> result{};
-    for (std::int64_t y = 0; y < side; ++y) {
-      std::copy_n(image + y * side, side, result.begin() + (y + 1) * framed_side + 1);
+    for (std::int64_t y = 0; y < image_side; ++y) {
+      std::copy_n(image + y * image_side, image_side, result.begin() + (y + 1) * framed_side + 1);
     }
     return result;
   }
@@ -306,7 +308,7 @@ class image_classifier {
   /// work(first, count) for blocks of 32 rows. Larger than a slice: every product reads the large
   /// weight anew.
   template <class Work>
-  static void each_block(std::int64_t rows, int threads, Work const& work) {
+  static void each_block(std::int64_t rows, [[maybe_unused]] int threads, Work const& work) {
     constexpr std::int64_t size = 32;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
     for (std::int64_t i = 0; i < (rows + size - 1) / size; ++i) {
@@ -325,7 +327,7 @@ class image_classifier {
     a.choice_2.resize(static_cast<std::size_t>(batch * flat));
     resize(a.features, batch * feature_count);
     resize(a.kept, batch * feature_count);
-    resize(a.logits, batch * classes);
+    resize(a.logits, batch * class_count);
   }
 
   part_list list_;
@@ -338,7 +340,7 @@ class image_classifier {
       list_.add("conv2.bias", {channels_2}, addloss::fan_in_uniform{9 * channels_1});
   std::int64_t convolutions_ = list_.size;
   linear_layer to_features_{list_, "features", flat, feature_count};
-  linear_layer to_logits_{list_, "logits", feature_count, classes};
+  linear_layer to_logits_{list_, "logits", feature_count, class_count};
 };
 
 /// Mean cross entropy of logits [B, 10], and its gradient with respect to them.
@@ -348,18 +350,18 @@ double cross_entropy(std::span<T const> logits, std::span<int const> labels,
   double sum = 0;
   auto const batch = static_cast<double>(labels.size());
   for (std::size_t b = 0; b < labels.size(); ++b) {
-    T const* const row = logits.data() + b * classes;
-    auto const top = static_cast<double>(*std::max_element(row, row + classes));
-    std::array<double, classes> share{};
+    T const* const row = logits.data() + b * class_count;
+    auto const top = static_cast<double>(*std::max_element(row, row + class_count));
+    std::array<double, class_count> share{};
     double total = 0;
-    for (std::size_t c = 0; c < classes; ++c) {
+    for (std::size_t c = 0; c < class_count; ++c) {
       share[c] = std::exp(static_cast<double>(row[c]) - top);
       total += share[c];
     }
     auto const label = static_cast<std::size_t>(labels[b]);
     sum += std::log(total) + top - static_cast<double>(row[label]);
-    for (std::size_t c = 0; c < classes; ++c) {
-      logits_bar[b * classes + c] =
+    for (std::size_t c = 0; c < class_count; ++c) {
+      logits_bar[b * class_count + c] =
           static_cast<T>((share[c] / total - (c == label ? 1 : 0)) / batch);
     }
   }
@@ -369,8 +371,8 @@ double cross_entropy(std::span<T const> logits, std::span<int const> labels,
 /// Which class each row of logits [B, 10] names.
 inline std::vector<int> predicted_classes(std::span<float const> logits) {
   std::vector<int> result;
-  for (std::size_t i = 0; i < logits.size(); i += classes) {
-    auto const row = logits.subspan(i, classes);
+  for (std::size_t i = 0; i < logits.size(); i += class_count) {
+    auto const row = logits.subspan(i, class_count);
     result.push_back(static_cast<int>(std::max_element(row.begin(), row.end()) - row.begin()));
   }
   return result;
@@ -431,7 +433,7 @@ class evaluator {
   /// Judges images x [n, 784]; labels [n] are the classes that were asked for. Values outside
   /// [-1, 1] are clamped. NaN among the pixels makes the FID NaN, and that image's class wrong.
   [[nodiscard]] evaluation evaluate(std::span<float const> x, std::span<int const> labels) const {
-    if (x.size() != labels.size() * pixels) {
+    if (x.size() != labels.size() * image_pixels) {
       throw std::invalid_argument("evaluate: expected 784 pixels a label, got " +
                                   std::to_string(x.size()) + " for " +
                                   std::to_string(labels.size()) + " labels");
@@ -451,7 +453,7 @@ class evaluator {
   };
 
   [[nodiscard]] judgement judge(std::span<float const> x) const {
-    constexpr std::size_t piece = 256 * pixels;  // keeps the activations small
+    constexpr std::size_t piece = 256 * image_pixels;  // keeps the activations small
     judgement result;
     std::vector<float> clamped;
     image_classifier::activations<float> a;
@@ -467,9 +469,9 @@ class evaluator {
     // ReLU and the pools may have hidden NaN.
     for (std::size_t i = 0; i < x.size(); ++i) {
       if (!std::isnan(x[i])) continue;
-      result.features[i / pixels * image_classifier::feature_count] =
+      result.features[i / image_pixels * image_classifier::feature_count] =
           std::numeric_limits<float>::quiet_NaN();
-      result.classes[i / pixels] = -1;
+      result.classes[i / image_pixels] = -1;
     }
     return result;
   }

@@ -27,6 +27,7 @@
 #include "catch.hpp"
 #include "data.hpp"
 #include "evaluator.hpp"
+#include "image_shape.hpp"
 #include "png.hpp"
 #include "svg.hpp"
 #include "whole_file.hpp"
@@ -92,7 +93,7 @@ std::uint32_t number_at(bytes const& text, std::size_t place) {
 /// Three images and labels, as bytes of IDX files before compression.
 bytes image_bytes() {
   bytes result = big_endian({0x803, 3, 28, 28});
-  for (int i = 0; i < 3 * demo::pixels; ++i) result += static_cast<char>(i % 256);
+  for (int i = 0; i < 3 * demo::image_pixels; ++i) result += static_cast<char>(i % 256);
   return result;
 }
 bytes label_bytes() { return big_endian({0x801, 3}) + bytes("\x00\x09\x04", 3); }
@@ -110,7 +111,7 @@ std::string reading(bytes const& image_file, bytes const& label_file) {
 }
 
 std::vector<float> random_images(std::int64_t count, std::uint32_t stream) {
-  std::vector<float> result(static_cast<std::size_t>(count * demo::pixels));
+  std::vector<float> result(static_cast<std::size_t>(count * demo::image_pixels));
   for (std::size_t i = 0; i < result.size(); ++i) {
     result[i] = 0.5F * addloss::normal_at({.seed = 4, .stream = stream}, 0, i);
   }
@@ -126,7 +127,7 @@ TEST_CASE("IDX files are read") {
   auto const all = demo::read_images(folder.path.string(), "t10k");
   CHECK(all.count == 3);
   CHECK(all.labels == std::vector{0, 9, 4});
-  REQUIRE(all.pixels.size() == std::size_t{3} * demo::pixels);
+  REQUIRE(all.pixels.size() == std::size_t{3} * demo::image_pixels);
   CHECK(all.pixels[0] == -1.0F);
   CHECK(all.pixels[255] == 1.0F);
   CHECK(all.pixels[256 + 51] == Approx(-0.6));
@@ -229,12 +230,12 @@ TEST_CASE("batches are functions of the step and see each image once an epoch") 
   some.count = 3;
   some.labels = {7, 8, 9};
   some.pixels = random_images(3, 1);
-  std::vector<float> pixels(std::size_t{2} * demo::pixels);
+  std::vector<float> pixels(std::size_t{2} * demo::image_pixels);
   std::vector<int> labels(2);
   demo::gather(some, std::vector<std::int32_t>{2, 0}, pixels, labels);
   CHECK(labels == std::vector{9, 7});
-  CHECK(std::equal(pixels.begin(), pixels.begin() + demo::pixels,
-                   some.pixels.begin() + 2 * demo::pixels));
+  CHECK(std::equal(pixels.begin(), pixels.begin() + demo::image_pixels,
+                   some.pixels.begin() + 2 * demo::image_pixels));
   CHECK(message_of([] { demo::batch_order(10, 11, 1); }) == "batch: expected 1 to 10, got 11");
 }
 
@@ -287,7 +288,7 @@ TEST_CASE("a PNG file is read back") {
 TEST_CASE("a sheet has its images and labels in place") {
   std::vector<float> const shades = {-1, 0, 1, 5, -7, std::numeric_limits<float>::quiet_NaN()};
   std::vector<float> images;
-  for (float const shade : shades) images.insert(images.end(), demo::pixels, shade);
+  for (float const shade : shades) images.insert(images.end(), demo::image_pixels, shade);
   std::vector<std::string> const rows = {"real", "1 step"};
   std::vector<std::string> const columns = {"Bag", "Boot", "Coat"};
   auto sheet = demo::image_sheet(images, rows, columns, {.scale = 2, .margin = 3});
@@ -388,7 +389,7 @@ TEST_CASE("the classifier's gradients agree with finite differences") {
   std::vector<int> const labels = {3, 0, 9, 3, 5};
   std::vector<double> keep(batch * demo::image_classifier::feature_count);
   for (std::size_t i = 0; i < keep.size(); ++i) keep[i] = i % 3 == 0 ? 0 : 1.5;
-  std::vector<double> logits_bar(batch * demo::classes);
+  std::vector<double> logits_bar(batch * demo::class_count);
   std::vector<double> w_bar(w.values.size(), std::nan(""));
   demo::image_classifier::activations<double> a;
   auto const loss = [&] {
@@ -429,7 +430,7 @@ TEST_CASE("the classifier gives the same bits for any number of threads") {
   std::vector<std::vector<float>> results;
   for (int const threads : {1, 2, 3}) {
     demo::image_classifier::activations<float> a;
-    std::vector<float> logits_bar(batch * demo::classes);
+    std::vector<float> logits_bar(batch * demo::class_count);
     std::vector<float> w_bar(w.values.size());
     classifier.forward<float>(w, x, {}, a, threads);
     demo::cross_entropy<float>(a.logits, labels, logits_bar);
@@ -527,7 +528,7 @@ TEST_CASE("the evaluator judges images") {
   CHECK(judge.evaluate(beyond, labels).fid == judge.evaluate(clamped, labels).fid);
 
   auto broken = other;
-  broken[17 * demo::pixels + 400] = std::nanf("");
+  broken[17 * demo::image_pixels + 400] = std::nanf("");
   CHECK(std::isnan(judge.evaluate(broken, labels).fid));
   sum = 0;
   for (int c = 0; c < 10; ++c) sum += judge.evaluate(broken, std::vector(40, c)).accuracy;

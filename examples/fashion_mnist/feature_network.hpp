@@ -18,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include "image_shape.hpp"
 #include "network.hpp"
 
 namespace demo {
@@ -27,7 +28,6 @@ class feature_network {
   static constexpr std::int64_t channels = 64;
   static constexpr std::int64_t blocks = 4;
   static constexpr std::int64_t maps = blocks + 1;
-  static constexpr std::int64_t classes = 10;
   static constexpr std::int64_t map_size = channels * tokens;  ///< of a sample
 
   /// What F makes of a batch.
@@ -40,7 +40,7 @@ class feature_network {
     void resize(std::int64_t batch) {
       for (auto& m : map) m.resize(static_cast<std::size_t>(batch * map_size));
       embedding.resize(static_cast<std::size_t>(batch * channels));
-      logits.resize(static_cast<std::size_t>(batch * classes));
+      logits.resize(static_cast<std::size_t>(batch * class_count));
     }
   };
 
@@ -142,7 +142,7 @@ class feature_network {
       as_row(a.pooled.data(), n * channels) +=
           as_row(std::as_const(a.last).data() + l * n * channels, n * channels) / T{tokens};
     }
-    head_.forward(w, a.pooled.data(), n, logits + s.first * classes);
+    head_.forward(w, a.pooled.data(), n, logits + s.first * class_count);
   }
 
   /// Gradients from those of the maps and of the logits; null ones are zero. w_bar is added to,
@@ -156,7 +156,7 @@ class feature_network {
     std::fill(a.stream_bar.begin(), a.stream_bar.end(), T(0));
     if (logits_bar != nullptr) {
       resize(a.pooled_bar, n * channels);
-      head_.backward(w, a.pooled.data(), logits_bar + s.first * classes, n, w_bar,
+      head_.backward(w, a.pooled.data(), logits_bar + s.first * class_count, n, w_bar,
                      a.pooled_bar.data());
       for (std::int64_t l = 0; l < tokens; ++l) {
         as_row(a.last.data() + l * n * channels, n * channels) =
@@ -244,7 +244,7 @@ class feature_network {
       list_.add("position", {tokens, channels}, addloss::standard_normal{}, 0.1);
   std::int64_t film_ = list_.add("film", {blocks, 4, channels}, addloss::constant_value{0});
   std::vector<mixer_block> blocks_ = make_blocks(list_);
-  linear_layer head_{list_, "head", channels, classes};
+  linear_layer head_{list_, "head", channels, class_count};
 };
 
 }  // namespace demo

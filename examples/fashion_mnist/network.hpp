@@ -36,11 +36,11 @@
 #include <addloss/heads/layer.hpp>
 #include <addloss/heads/safetensors.hpp>
 
+#include "image_shape.hpp"
+
 namespace demo {
 
-/// Images of 28 x 28 pixels, cut into 7 x 7 patches of 4 x 4: the tokens.
-inline constexpr std::int64_t image_side = 28;
-inline constexpr std::int64_t image_pixels = image_side * image_side;
+/// Images are cut into 7 x 7 patches of 4 x 4: the tokens.
 inline constexpr std::int64_t patch_side = 4;
 inline constexpr std::int64_t patch_pixels = patch_side * patch_side;
 inline constexpr std::int64_t patches_a_side = image_side / patch_side;
@@ -213,7 +213,8 @@ inline std::int64_t slice_count(std::int64_t batch) {
 /// work(slice) for the slices of a batch; those of one lane in order, on one thread. First
 /// begin(lane), once for each lane.
 template <class Begin, class Work>
-void each_slice(std::int64_t batch, int threads, Begin const& begin, Work const& work) {
+void each_slice(std::int64_t batch, [[maybe_unused]] int threads, Begin const& begin,
+                Work const& work) {
   Eigen::setNbThreads(1);  // the products are small; the threads are used here
   std::int64_t const count = slice_count(batch);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
@@ -240,7 +241,7 @@ struct lane_gradients {
   T* data(int lane) { return of[static_cast<std::size_t>(lane)].data(); }
 
   /// Their sum, lane after lane, into `result`.
-  void sum(std::span<T> result, int threads) const {
+  void sum(std::span<T> result, [[maybe_unused]] int threads) const {
     auto const count = static_cast<std::int64_t>(result.size());
     constexpr std::int64_t block = 1 << 13;
     std::int64_t const blocks = (count + block - 1) / block;

@@ -15,6 +15,7 @@
 #include "catch.hpp"
 #include "denoiser.hpp"
 #include "feature_network.hpp"
+#include "image_shape.hpp"
 #include "network.hpp"
 #include "optimiser.hpp"
 

@@ -22,7 +22,7 @@ inline constexpr std::int64_t element_block = 1 << 13;
 
 /// work(first, count) for the blocks of `size` elements.
 template <class Work>
-void each_block(std::int64_t size, int threads, Work const& work) {
+void each_block(std::int64_t size, [[maybe_unused]] int threads, Work const& work) {
   std::int64_t const blocks = (size + element_block - 1) / element_block;
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (std::int64_t i = 0; i < blocks; ++i) {

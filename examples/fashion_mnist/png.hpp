@@ -22,7 +22,7 @@
 #include <string_view>
 #include <vector>
 
-#include "data.hpp"
+#include "image_shape.hpp"
 #include "whole_file.hpp"
 
 namespace demo {
@@ -192,7 +192,7 @@ struct sheet_layout {
 /// `columns`; values outside [-1, 1] are clamped.
 inline picture image_sheet(std::span<float const> images, std::span<std::string const> rows,
                            std::span<std::string const> columns, sheet_layout layout = {}) {
-  if (images.size() != rows.size() * columns.size() * pixels) {
+  if (images.size() != rows.size() * columns.size() * image_pixels) {
     throw std::invalid_argument("image_sheet: expected " +
                                 std::to_string(rows.size() * columns.size()) + " images, got " +
                                 std::to_string(images.size()) + " pixels");
@@ -202,7 +202,7 @@ inline picture image_sheet(std::span<float const> images, std::span<std::string 
     for (auto const& label : labels) width = std::max(width, text_width(label));
     return width;
   };
-  int const cell = side * layout.scale + layout.margin;
+  int const cell = image_side * layout.scale + layout.margin;
   // Two pixels a dot where the labels of the columns have room for it.
   int const dot = 2 * widest(columns) < cell ? 2 : 1;
   int const left = widest(rows) * dot + 2 * layout.margin;
@@ -212,19 +212,20 @@ inline picture image_sheet(std::span<float const> images, std::span<std::string 
 
   for (int c = 0; c < std::ssize(columns); ++c) {
     auto const& label = columns[static_cast<std::size_t>(c)];
-    int const spare = side * layout.scale - text_width(label) * dot;
+    int const spare = image_side * layout.scale - text_width(label) * dot;
     draw_text(sheet, left + c * cell + std::max(spare, 0) / 2, layout.margin, label, dot);
   }
   for (int r = 0; r < std::ssize(rows); ++r) {
-    int const middle = top + r * cell + (side * layout.scale - glyph_height * dot) / 2;
+    int const middle = top + r * cell + (image_side * layout.scale - glyph_height * dot) / 2;
     draw_text(sheet, layout.margin, middle, rows[static_cast<std::size_t>(r)], dot);
     for (int c = 0; c < std::ssize(columns); ++c) {
       auto const image = images.subspan(
-          (static_cast<std::size_t>(r) * columns.size() + static_cast<std::size_t>(c)) * pixels,
-          pixels);
-      for (int y = 0; y < side; ++y) {
-        for (int x = 0; x < side; ++x) {
-          float const value = image[static_cast<std::size_t>(y * side + x)];
+          (static_cast<std::size_t>(r) * columns.size() + static_cast<std::size_t>(c)) *
+              image_pixels,
+          image_pixels);
+      for (int y = 0; y < image_side; ++y) {
+        for (int x = 0; x < image_side; ++x) {
+          float const value = image[static_cast<std::size_t>(y * image_side + x)];
           // NaN shows as black.
           float const inside = value > -1 ? std::min(value, 1.0F) : -1.0F;
           sheet.fill(left + c * cell + x * layout.scale, top + r * cell + y * layout.scale,

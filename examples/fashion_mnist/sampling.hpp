@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "denoiser.hpp"
+#include "image_shape.hpp"
 #include "network.hpp"
 
 namespace demo {

@@ -16,6 +16,7 @@
 
 #include "data.hpp"
 #include "evaluator.hpp"
+#include "image_shape.hpp"
 #include "optimiser.hpp"
 #include "whole_file.hpp"
 
@@ -60,10 +61,10 @@ int run(settings const& s) {
   demo::batch_order order(train.count, s.batch, s.seed);
 
   auto const batch = static_cast<std::size_t>(s.batch);
-  std::vector<float> pixels(batch * demo::pixels);
+  std::vector<float> pixels(batch * demo::image_pixels);
   std::vector<int> labels(batch);
   std::vector<float> keep(batch * demo::image_classifier::feature_count);
-  std::vector<float> logits_bar(batch * demo::classes);
+  std::vector<float> logits_bar(batch * demo::class_count);
   std::vector<float> gradient(weights.values.size());
   auto const start = std::chrono::steady_clock::now();
   auto const elapsed = [&] {
@@ -98,7 +99,7 @@ int run(settings const& s) {
 
   demo::evaluator const judge(weights, test, s.threads);
   std::printf("test images: accuracy %.4f\n", judge.evaluate(test.pixels, test.labels).accuracy);
-  std::span<float const> const some(train.pixels.data(), std::size_t{2000} * demo::pixels);
+  std::span<float const> const some(train.pixels.data(), std::size_t{2000} * demo::image_pixels);
   auto const floor = judge.evaluate(some, std::span<int const>(train.labels).first(2000));
   std::printf("2000 training images: FID %.3f, accuracy %.4f\n", floor.fid, floor.accuracy);
   return 0;

@@ -26,6 +26,7 @@
 #include "data.hpp"
 #include "denoiser.hpp"
 #include "feature_network.hpp"
+#include "image_shape.hpp"
 #include "network.hpp"
 #include "optimiser.hpp"
 #include "sampling.hpp"
@@ -255,7 +256,7 @@ void augment(options const& o, std::int64_t step, std::int64_t sample, float* im
 
 /// -log softmax(logits)[label], divided by `all`, and its gradient.
 double cross_entropy(float const* logits, int label, float all, float* logits_bar) {
-  constexpr std::int64_t n = demo::feature_network::classes;
+  constexpr std::int64_t n = demo::class_count;
   auto const z = demo::as_row(logits, n);
   auto bar = demo::as_row(logits_bar, n);
   float const largest = z.maxCoeff();
@@ -267,13 +268,12 @@ double cross_entropy(float const* logits, int label, float all, float* logits_ba
 }
 
 void train_features(options const& o) {
-  constexpr std::int64_t classes = demo::feature_network::classes;
   auto const images = demo::read_images(o.data, "train");
   demo::feature_network const network;
   demo::batch_order order(images.count, o.batch, o.seed);
   std::vector<float> x(at(o.batch * demo::image_pixels));
   std::vector<int> y(at(o.batch));
-  std::vector<float> logits(at(o.batch * classes));
+  std::vector<float> logits(at(o.batch * demo::class_count));
   std::vector<float> logits_bar(logits.size());
   std::vector<double> losses(at(o.batch));
   std::array<demo::feature_network::slice_activations<float>, demo::lanes> activations;
@@ -292,9 +292,9 @@ void train_features(options const& o) {
               }
               network.forward_slice(w.values.data(), x.data(), s, mine, logits.data());
               for (std::int64_t b = s.first; b < s.first + s.samples; ++b) {
-                losses[at(b)] =
-                    cross_entropy(logits.data() + b * classes, y[at(b)],
-                                  static_cast<float>(o.batch), logits_bar.data() + b * classes);
+                losses[at(b)] = cross_entropy(logits.data() + b * demo::class_count, y[at(b)],
+                                              static_cast<float>(o.batch),
+                                              logits_bar.data() + b * demo::class_count);
               }
               network.backward_slice<float>(w.values.data(), logits_bar.data(), {}, s, mine,
                                             gradients.data(s.lane), nullptr);
@@ -304,7 +304,7 @@ void train_features(options const& o) {
       });
 
   auto const test = demo::read_images(o.data, "t10k");
-  std::vector<float> test_logits(at(test.count * classes));
+  std::vector<float> test_logits(at(test.count * demo::class_count));
   demo::each_slice(
       test.count, o.threads, [](int) {},
       [&](demo::slice const& s) {
@@ -314,7 +314,7 @@ void train_features(options const& o) {
   std::int64_t correct = 0;
   for (std::int64_t b = 0; b < test.count; ++b) {
     std::int64_t best = 0;
-    demo::as_row(test_logits.data() + b * classes, classes).maxCoeff(&best);
+    demo::as_row(test_logits.data() + b * demo::class_count, demo::class_count).maxCoeff(&best);
     if (best == test.labels[at(b)]) ++correct;
   }
   std::printf("accuracy on %lld test images: %.2f %%\n", static_cast<long long>(test.count),
