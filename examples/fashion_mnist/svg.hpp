@@ -7,7 +7,9 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdio>
+#include <iterator>
 #include <limits>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -25,12 +27,14 @@ struct axis {
   axis_scale scale = axis_scale::linear;
 };
 
-/// A line through (x[i], y[i]). It has a gap where a value is not finite, or not positive on a
-/// logarithmic axis.
+/// A line through (x[i], y[i]), with dots where there are few. It has a gap where a value is not
+/// finite, or not positive on a logarithmic axis. Without a name it is not in the legend.
 struct series {
   std::string name;
   std::vector<double> x;
   std::vector<double> y;
+  std::string colour = {};  ///< empty: that of its place
+  double opacity = 1;
 };
 
 struct line_plot {
@@ -109,12 +113,16 @@ class axis_range {
   double last_ = 1;
 };
 
-/// The text of an SVG file.
-inline std::string encode_svg(line_plot const& plot) {
-  constexpr double width = 720;
-  constexpr double height = 420;
+/// Of a plot, in units of an SVG file.
+inline constexpr double plot_width = 720;
+inline constexpr double plot_height = 420;
+
+/// The elements of an SVG file that draw a plot.
+inline std::string draw_plot(line_plot const& plot) {
+  bool const legend = std::any_of(plot.lines.begin(), plot.lines.end(),
+                                  [](series const& line) { return !line.name.empty(); });
   constexpr double left = 70;
-  constexpr double right = 560;  // the legend stands right of it
+  double const right = legend ? 560 : 700;  // the legend stands right of it
   constexpr double top = 40;
   constexpr double bottom = 360;
   constexpr std::array<char const*, 8> colours = {"#1f6fb4", "#d9542b", "#3a9a48", "#8e5aa8",
@@ -157,9 +165,7 @@ inline std::string encode_svg(line_plot const& plot) {
   auto const x_of = [&](double value) { return left + (right - left) * x_range.position(value); };
   auto const y_of = [&](double value) { return bottom - (bottom - top) * y_range.position(value); };
 
-  std::string out = "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 " + number(width) +
-                    " " + number(height) + "\" font-family=\"sans-serif\" font-size=\"13\">\n" +
-                    "<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n";
+  std::string out;
   auto const text = [&](double x, double y, std::string const& words,
                         std::string const& attributes) {
     out += "<text x=\"" + number(x) + "\" y=\"" + number(y) + "\" " + attributes + ">" +
@@ -186,31 +192,64 @@ inline std::string encode_svg(line_plot const& plot) {
        "text-anchor=\"middle\" transform=\"translate(18 " + number((top + bottom) / 2) +
            ") rotate(-90)\"");
 
+  double entry = top + 10;
   for (std::size_t k = 0; k < plot.lines.size(); ++k) {
     series const& line = plot.lines[k];
-    std::string const colour = colours[k % colours.size()];
+    std::string const colour = line.colour.empty() ? colours[k % colours.size()] : line.colour;
     std::string path;
+    std::string dots;
     char pen = 'M';
     for (std::size_t i = 0; i < line.x.size(); ++i) {
       if (!shown(plot.horizontal, line.x[i]) || !shown(plot.vertical, line.y[i])) {
         pen = 'M';
         continue;
       }
-      path += pen + number(x_of(line.x[i])) + " " + number(y_of(line.y[i]));
+      std::string const x = number(x_of(line.x[i]));
+      std::string const y = number(y_of(line.y[i]));
+      path += pen + x + " " + y;
       if (pen == 'M') path += "h0";  // with round ends, a value between two gaps is a dot
       pen = 'L';
+      if (line.x.size() <= 40) {
+        dots += "<circle cx=\"" + x + "\" cy=\"" + y + "\" r=\"3\" fill=\"" + colour + "\"/>\n";
+      }
     }
-    out += "<path d=\"" + path + "\" fill=\"none\" stroke=\"" + colour +
-           "\" stroke-width=\"1.8\" stroke-linejoin=\"round\" stroke-linecap=\"round\"/>\n";
-    double const y = top + 10 + 20 * static_cast<double>(k);
-    rule(right + 14, y, right + 34, y, colour);
-    text(right + 40, y + 4, line.name, "text-anchor=\"start\"");
+    out += "<path d=\"" + path + "\" fill=\"none\" stroke=\"" + colour + "\" stroke-opacity=\"" +
+           number(line.opacity) +
+           "\" stroke-width=\"1.8\" stroke-linejoin=\"round\" stroke-linecap=\"round\"/>\n" + dots;
+    if (line.name.empty()) continue;
+    rule(right + 14, entry, right + 34, entry, colour);
+    text(right + 40, entry + 4, line.name, "text-anchor=\"start\"");
+    entry += 20;
+  }
+  return out;
+}
+
+/// The text of an SVG file of plots, `columns` in a line.
+inline std::string encode_svg(std::span<line_plot const> plots, int columns = 1) {
+  int const rows = (static_cast<int>(plots.size()) + columns - 1) / columns;
+  auto const length = [](double each, int count) {
+    return std::to_string(static_cast<int>(each) * count);
+  };
+  std::string out = "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 " +
+                    length(plot_width, columns) + " " + length(plot_height, rows) +
+                    "\" font-family=\"sans-serif\" font-size=\"13\">\n" +
+                    "<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n";
+  for (int i = 0; i < std::ssize(plots); ++i) {
+    out += "<g transform=\"translate(" + length(plot_width, i % columns) + " " +
+           length(plot_height, i / columns) + ")\">\n" +
+           draw_plot(plots[static_cast<std::size_t>(i)]) + "</g>\n";
   }
   return out + "</svg>\n";
 }
+inline std::string encode_svg(line_plot const& plot) {
+  return encode_svg(std::span<line_plot const>(&plot, 1));
+}
 
+inline void save_svg(std::string const& path, std::span<line_plot const> plots, int columns = 1) {
+  write_file(path, encode_svg(plots, columns));
+}
 inline void save_svg(std::string const& path, line_plot const& plot) {
-  write_file(path, encode_svg(plot));
+  save_svg(path, std::span<line_plot const>(&plot, 1));
 }
 
 }  // namespace demo
