@@ -37,7 +37,7 @@
 namespace {
 
 struct options {
-  std::int64_t steps = 400;
+  std::int64_t steps = 300;
   std::int64_t seeds = 3;
   std::int64_t images = 2000;
   int threads = 2;

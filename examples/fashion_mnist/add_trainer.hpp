@@ -49,13 +49,12 @@ struct add_settings {
   std::int64_t teacher_steps = 1;
   bool class_condition = true;  ///< of the heads: c_text
   bool image_condition = false;  ///< c_img
-  addloss::student_timesteps taus =
-      addloss::student_timesteps::trailing(4).with_weights(std::array{1., 1., 1., 3.});
+  addloss::student_timesteps taus = addloss::student_timesteps::trailing(4);
   addloss::r1 penalty{.gamma = 1e-4, .interval = 16};
   double student_rate = 1e-4;
   double student_rate_end = 0.2;  ///< share of it that is left in the last step
   double head_rate = 4e-3;
-  double average = 0.99;  ///< of the student's parameters, which are what is kept
+  double average = 0.98;  ///< of the student's parameters, which are what is kept
 };
 
 /// What a step tells.

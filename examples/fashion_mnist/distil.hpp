@@ -46,10 +46,10 @@ struct distil_options {
   std::string condition = "class";  ///< of the heads; or none, image, both
   std::string init = "teacher";  ///< or random
   std::int64_t teacher_steps = 1;
-  std::int64_t steps = 900;
+  std::int64_t steps = 750;
   std::int64_t batch = 32;
   double lambda = 5;
-  bool paper = false;  ///< heads, timesteps and weights as in the paper
+  bool paper = false;  ///< heads and weights as in the paper
   std::uint64_t seed = 1;
   int threads = 2;
   std::int64_t evaluate_every = 150;  ///< steps between points of the FID's curve; 0: none
@@ -73,7 +73,6 @@ inline add_settings settings_of(distil_options const& o) {
   if (o.weighting == "sds") s.distance = addloss::distillation<addloss::sds>{};
   if (o.weighting == "nfsd") s.distance = addloss::distillation<addloss::nfsd>{};
   if (o.paper) {
-    s.taus = addloss::student_timesteps::trailing(4);
     s.penalty = {.gamma = 1e-5};
     s.lambda = 2.5;
     s.class_condition = s.image_condition = true;

@@ -110,7 +110,7 @@ int main(int argc, char** argv) {
   app.add_option("--batch", o.batch, "images a step")->check(CLI::Range(1, 60000));
   app.add_option("--lambda", o.lambda, "weight of the distillation loss")
       ->check(CLI::NonNegativeNumber);
-  app.add_flag("--paper", o.paper, "heads, timesteps and weights as in the paper");
+  app.add_flag("--paper", o.paper, "heads and weights as in the paper");
   app.add_option("--seed", o.seed, "of all random numbers");
   app.add_option("--threads", o.threads, "the result does not depend on it")
       ->check(CLI::Range(1, 256));

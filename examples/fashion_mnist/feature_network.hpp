@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// F, the frozen feature network of the discriminator: a classifier of the same kind as the
-/// denoiser, of images that may be noisy.
+/// F, the frozen feature network of the discriminator: a classifier made like the denoiser.
 ///
 ///   h_0 = patches(x) W + position;  h_k = block_k(h_{k-1}), k = 1 .. 4
 ///   pooled = mean over tokens of norm(h_4);  logits = pooled W' + b
