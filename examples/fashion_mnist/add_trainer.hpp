@@ -194,7 +194,10 @@ class add_trainer {
 
     if (settings_.distillation) {
       // The teacher denoises the student's image at a random t; its answer is a constant.
-      addloss::sample_timesteps(addloss::uniform_timesteps{}, key(2), t_);
+      // NFSD compares predictions of the noise, which say nothing where there is no signal, at 999.
+      bool const of_noise =
+          std::holds_alternative<addloss::distillation<addloss::nfsd>>(settings_.distance);
+      addloss::sample_timesteps(addloss::uniform_timesteps{.hi = of_noise ? 998 : 999}, key(2), t_);
       addloss::normal_noise const noise{key(3)};
       addloss::add_noise(ctx_, schedule_.table(), fake, t_, noise, images(x_t_));
       predict(x_t_, t_, labels, v_);

@@ -174,6 +174,55 @@ TEST_CASE("losses fall") {
   }
 }
 
+TEST_CASE("each way to train takes steps") {
+  temporary_directory const folder;
+  demo::distil_options const base = short_run(folder.path);
+  std::vector<demo::distil_options> all;
+  auto const add = [&](auto demo::distil_options::*option, auto value) {
+    all.push_back(base);
+    all.back().*option = value;
+  };
+  for (char const* weighting : {"sds", "nfsd"}) add(&demo::distil_options::weighting, weighting);
+  for (char const* terms : {"adversarial", "distillation"}) add(&demo::distil_options::loss, terms);
+  for (char const* read : {"none", "image", "both"}) add(&demo::distil_options::condition, read);
+  for (int const steps : {2, 4}) add(&demo::distil_options::teacher_steps, steps);
+  add(&demo::distil_options::init, "random");
+  add(&demo::distil_options::paper, true);
+  for (demo::distil_options& o : all) {
+    CAPTURE(o.weighting, o.loss, o.condition, o.teacher_steps, o.init, o.paper);
+    o.steps = 2;
+    std::int64_t taken = 0;
+    auto const student = demo::make_trainer(o, given());
+    CHECK(message_of([&] {
+            demo::train_student(o, some_images(), *student, 0,
+                                [&](demo::step_taken const&) { ++taken; });
+          }) == "no error");
+    CHECK(taken == 2);
+    CHECK(student->student().values != given().teacher.values);
+  }
+}
+
+TEST_CASE("NFSD leaves out the timestep that has no signal") {
+  // A seed whose first batch would draw it.
+  demo::distil_options o = short_run("");
+  o.loss = "distillation";
+  o.weighting = "nfsd";
+  o.batch = 32;
+  o.steps = 1;
+  o.seed = 0;
+  auto const draws_last = [&] {
+    for (std::uint32_t b = 0; b < 32; ++b) {
+      if (addloss::uniform_timesteps{}.draw({o.seed, 0, 2}, b) == 999) return true;
+    }
+    return false;
+  };
+  while (!draws_last()) ++o.seed;
+  auto const student = demo::make_trainer(o, given());
+  CHECK(message_of([&] {
+          demo::train_student(o, some_images(), *student, 0, [](demo::step_taken const&) {});
+        }) == "no error");
+}
+
 TEST_CASE("a run that was interrupted ends with the same bits, as one with more threads does") {
   bool const paper = GENERATE(false, true);
   temporary_directory const whole;
