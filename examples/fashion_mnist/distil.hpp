@@ -52,7 +52,7 @@ struct distil_options {
   bool paper = false;  ///< heads and weights as in the paper
   std::uint64_t seed = 1;
   int threads = 2;
-  std::int64_t evaluate_every = 150;  ///< steps between points of the FID's curve; 0: none
+  std::int64_t evaluate_every = 250;  ///< steps between points of the FID's curve; 0: none
   std::int64_t curve_images = 500;
   std::int64_t save_every = 200;  ///< steps between checkpoints; 0: only at the end
   bool resume = false;
