@@ -18,7 +18,7 @@
 namespace {
 
 constexpr std::size_t batch = 32;
-constexpr std::size_t pixels = demo::pixels;
+constexpr std::size_t pixels = demo::image_pixels;
 constexpr std::size_t head_count = 2;
 constexpr std::size_t channels = 16;  // a patch of 4 x 4 pixels
 constexpr std::size_t tokens = 49;  // 7 x 7 patches
