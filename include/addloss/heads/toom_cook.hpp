@@ -134,9 +134,10 @@ struct panel_term {
 };
 
 /// c[i][j] = sum over terms and p of  a(i, p) b(p, j)  for one tile of a panel; b(p, j) =
-/// columns[p][j]. a(i, p) = rows[i][p], or rows[p][i] where `Transposed`.
+/// columns[p][j]. a(i, p) = rows[i][p], or rows[p][i] where `Transposed`. `add`: the sum goes on
+/// from what is in c.
 template <arithmetic_scalar T, bool Transposed, class Terms>
-[[gnu::noinline]] void multiply_panel_tile(Terms const& term, std::int64_t terms, T* c) {
+[[gnu::noinline]] void multiply_panel_tile(Terms const& term, std::int64_t terms, bool add, T* c) {
   using tile = product_tile<T>;
   using pack = typename tile::pack;
   constexpr int width = pack::width;
@@ -146,7 +147,9 @@ template <arithmetic_scalar T, bool Transposed, class Terms>
 #pragma GCC unroll 8
   for (int i = 0; i < tile::rows; ++i) {
 #pragma GCC unroll 3
-    for (int j = 0; j < tile::vectors; ++j) sum[i][j] = pack(T(0));
+    for (int j = 0; j < tile::vectors; ++j) {
+      sum[i][j] = add ? pack::load(c + i * tile::columns + j * width) : pack(T(0));
+    }
   }
   for (std::int64_t n = 0; n < terms; ++n) {
     panel_term<T> const t = term(n);
@@ -218,8 +221,8 @@ struct toom_cook {
     auto const at_least = [&](std::int64_t size) { result = size > result ? size : result; };
     at_least(batch * groups(in_channels) * length * pack::width);
     at_least(batch * groups(out_channels) * length * pack::width);
-    at_least(panels(out_channels) * panel_weights::size(in_channels));
-    at_least(panels(in_channels) * panel_weights::size(out_channels));
+    at_least(panels(out_channels) * panel_weights::size(weights_depth(in_channels)));
+    at_least(panels(in_channels) * panel_weights::size(weights_depth(out_channels)));
     return result;
   }
 
@@ -360,18 +363,19 @@ struct toom_cook {
   /// w_bar += G^T (V^T E + V_dot^T E_dot); V_dot null: without the second term.
   void add_weight_gradient(T const* v, T const* e, T const* v_dot, T const* e_dot, T* scratch,
                            T* w_bar) const {
-    each_task(threads, panels(in_channels), [&](std::int64_t panel) {
-      panel_weights const weights(scratch, panel, out_channels);
+    each_weights(in_channels, out_channels, scratch, [&](panel_weights const& weights) {
       std::int64_t const fetched = rows() * tile::columns / (tile::columns / tile::rows);
       std::memset(weights.taps, 0, sizeof(T) * static_cast<std::size_t>(weights.taps_size()));
       unrolled<outer::points>([&](auto p) {
         for (int s = 0; s < inner::points; ++s) {
           int const k = p * inner::points + s;
-          T const* const columns = v + k * point_stride(in_channels) + panel * panel_stride();
+          T const* const columns =
+              v + k * point_stride(in_channels) + weights.panel * panel_stride();
           T const* const columns_dot = v_dot + (columns - v);
-          for (std::int64_t o = 0; o < out_channels; o += tile::rows) {
+          for (std::int64_t o = 0; o < weights.channels; o += tile::rows) {
             std::int64_t const row = k * point_stride(out_channels) +
-                                     o / tile::columns * panel_stride() + o % tile::columns;
+                                     (weights.first + o) / tile::columns * panel_stride() +
+                                     o % tile::columns;
             // A share of the next panel, in time: it comes from the third-level cache.
             std::int64_t const share = o % tile::columns / tile::rows * fetched;
             fetch(e + row - o % tile::columns + panel_stride() + share, fetched);
@@ -383,12 +387,12 @@ struct toom_cook {
                   return n == 0 ? panel_term<T>{e + row, columns, rows()}
                                 : panel_term<T>{e_dot + row, columns_dot, rows()};
                 },
-                v_dot == nullptr ? 1 : 2, weights.point(s) + o * tile::columns);
+                v_dot == nullptr ? 1 : 2, false, weights.point(s) + o * tile::columns);
           }
         }
         weights.template add_transposed<p>();
       });
-      add_panel(weights, panel, w_bar);
+      add_panel(weights, w_bar);
     });
   }
 
@@ -451,21 +455,21 @@ struct toom_cook {
     std::int64_t stride;
   };
 
-  /// The weights between `depth` channels and the channels of a panel, as vectors along the panel:
-  /// taps [depth][9], and their transform for one outer point, [inner points][depth].
+  /// The weights between `channels` channels from `first` on and the channels of a panel, as
+  /// vectors along the panel: taps [depth][9], and their transform for one outer point,
+  /// [inner points][depth].
   struct panel_weights {
-    std::int64_t depth;  ///< of whole panels
+    std::int64_t panel;
+    std::int64_t first;
+    std::int64_t channels;
+    std::int64_t depth;  ///< the channels, and what is missing of a whole panel
     T* taps;
-
-    panel_weights(T* scratch, std::int64_t panel, std::int64_t channels)
-        : depth(panels(channels) * tile::columns), taps(scratch + panel * size(channels)) {}
 
     /// Not a multiple of 4096 bytes, as in point_stride.
     static std::int64_t point_size(std::int64_t depth) {
       return depth * tile::columns + static_cast<std::int64_t>(64 / sizeof(T));
     }
-    static std::int64_t size(std::int64_t channels) {
-      std::int64_t const depth = panels(channels) * tile::columns;
+    static std::int64_t size(std::int64_t depth) {
       return depth * toom_cook::taps * tile::columns + inner::points * point_size(depth);
     }
     [[nodiscard]] std::int64_t taps_size() const { return depth * toom_cook::taps * tile::columns; }
@@ -520,20 +524,44 @@ struct toom_cook {
     }
   };
 
+  /// Channels whose weights are worked on at a time: the taps and the transforms of these and a
+  /// panel are read once for each outer point, and should stay in the second-level cache.
+  static std::int64_t weights_depth(std::int64_t channels) {
+    constexpr std::int64_t bytes = 256 << 10;
+    constexpr auto a_panel = static_cast<std::int64_t>(sizeof(T)) * tile::columns * tile::columns *
+                             (taps + inner::points);
+    static_assert(a_panel <= bytes);
+    constexpr std::int64_t most = bytes / a_panel * tile::columns;
+    return at_most(most, panels(channels) * tile::columns);
+  }
+
+  /// body(weights) for the weights between all `depth` channels and each panel of `columns`; those
+  /// of a panel by the same thread, in order.
+  template <class Body>
+  void each_weights(std::int64_t columns, std::int64_t depth, T* scratch, Body const& body) const {
+    std::int64_t const block = weights_depth(depth);
+    each_task(threads, panels(columns), [&](std::int64_t panel) {
+      for (std::int64_t first = 0; first < depth; first += block) {
+        std::int64_t const channels = at_most(block, depth - first);
+        body(panel_weights{panel, first, channels, panels(channels) * tile::columns,
+                           scratch + panel * panel_weights::size(block)});
+      }
+    });
+  }
+
   void products(T const* w, axis depth, axis columns, T const* from, T* scratch, T* to) const {
-    std::int64_t const depth_panels = panels(depth.size);
-    each_task(threads, panels(columns.size), [&](std::int64_t panel) {
-      panel_weights const weights(scratch, panel, depth.size);
-      load_panel(w, depth, columns, panel, weights);
+    each_weights(columns.size, depth.size, scratch, [&](panel_weights const& weights) {
+      load_panel(w, depth, columns, weights);
       unrolled<outer::points>([&](auto p) {
         weights.template transform<p>();
         for (int s = 0; s < inner::points; ++s) {
           int const k = p * inner::points + s;
-          T const* const rows_of = from + k * point_stride(depth.size);
-          T* const c = to + k * point_stride(columns.size) + panel * panel_stride();
+          T const* const rows_of =
+              from + k * point_stride(depth.size) + weights.first / tile::columns * panel_stride();
+          T* const c = to + k * point_stride(columns.size) + weights.panel * panel_stride();
           for (std::int64_t row = 0; row < padded_rows(); row += tile::rows) {
             // These rows of the next point, in time: they come from the third-level cache.
-            for (std::int64_t n = 0; n < depth_panels; ++n) {
+            for (std::int64_t n = 0; n < panels(weights.channels); ++n) {
               fetch(rows_of + point_stride(depth.size) + n * panel_stride() + row * tile::columns,
                     tile::rows * tile::columns);
             }
@@ -543,7 +571,7 @@ struct toom_cook {
                                        weights.point(s) + n * tile::columns * tile::columns,
                                        tile::columns};
                 },
-                depth_panels, c + row * tile::columns);
+                panels(weights.channels), weights.first > 0, c + row * tile::columns);
           }
         }
       });
@@ -551,24 +579,24 @@ struct toom_cook {
   }
 
   /// Weight (p, j) has its taps at w + p depth.stride + j columns.stride.
-  void load_panel(T const* w, axis depth, axis columns, std::int64_t panel,
-                  panel_weights const& weights) const {
+  void load_panel(T const* w, axis depth, axis columns, panel_weights const& weights) const {
     constexpr int row = taps * tile::columns;
+    w += weights.first * depth.stride;
     for (int j = 0; j < tile::columns; j += pack::width) {
-      std::int64_t const first = panel * tile::columns + j;
+      std::int64_t const first = weights.panel * tile::columns + j;
       std::int64_t const count = clamped(columns.size - first);
       T const* const from = w + first * columns.stride;
       if (columns.stride != taps && count > 0) {
-        gather_channels(from, columns.stride, depth.size * taps, count, weights.taps + j,
+        gather_channels(from, columns.stride, weights.channels * taps, count, weights.taps + j,
                         tile::columns);
       }
     }
     if (columns.stride == taps) {
-      for (std::int64_t p = 0; p < depth.size; ++p) {
+      for (std::int64_t p = 0; p < weights.channels; ++p) {
         for (int j = 0; j < tile::columns; j += pack::width) {
-          std::int64_t const first = panel * tile::columns + j;
+          std::int64_t const first = weights.panel * tile::columns + j;
           std::int64_t const count = clamped(columns.size - first);
-          bool const at_end = p + 1 == depth.size && first + count == columns.size;
+          bool const at_end = weights.first + p + 1 == depth.size && first + count == columns.size;
           T const* const from = w + p * depth.stride + first * taps;
           T* const to = weights.taps + p * row + j;
           if (count == pack::width && !at_end) {
@@ -583,8 +611,8 @@ struct toom_cook {
         }
       }
     }
-    std::memset(weights.taps + depth.size * row, 0,
-                sizeof(T) * static_cast<std::size_t>((weights.depth - depth.size) * row));
+    std::memset(weights.taps + weights.channels * row, 0,
+                sizeof(T) * static_cast<std::size_t>((weights.depth - weights.channels) * row));
   }
 
   /// Asks for numbers that will be read soon.
@@ -600,13 +628,13 @@ struct toom_cook {
   }
 
   /// w_bar += a panel of input channels.
-  void add_panel(panel_weights const& weights, std::int64_t panel, T* w_bar) const {
-    for (std::int64_t o = 0; o < out_channels; ++o) {
+  void add_panel(panel_weights const& weights, T* w_bar) const {
+    for (std::int64_t o = 0; o < weights.channels; ++o) {
       for (int j = 0; j < tile::columns; j += pack::width) {
-        std::int64_t const first = panel * tile::columns + j;
+        std::int64_t const first = weights.panel * tile::columns + j;
         std::int64_t const count = clamped(in_channels - first);
         T const* const from = weights.taps + o * taps * tile::columns + j;
-        T* to = w_bar + (o * in_channels + first) * taps;
+        T* to = w_bar + ((weights.first + o) * in_channels + first) * taps;
         if (count == pack::width) {
           add_taps(from, tile::columns, to);
           continue;
