@@ -38,6 +38,8 @@ static_assert(!std::constructible_from<destination<double>, sum_and_count<float>
 static_assert(!std::constructible_from<destination<double>, sum_and_count<double> const&>);
 // The count is on the host, so a device's sum has none.
 static_assert(!std::constructible_from<destination<double, device_space>, sum_and_count<double>&>);
+static_assert(std::constructible_from<destination<double, device_space>, sum_and_count<double>*>);
+static_assert(!std::constructible_from<destination<double>, sum_and_count<double>*>);
 
 template <class T>
 concept countable = requires { typename sum_and_count<T>; };

@@ -28,6 +28,9 @@ static_assert(std::constructible_from<noise_source<float>, rows<float>>);
 static_assert(std::constructible_from<noise_source<float>, rows<float const>>);
 static_assert(std::constructible_from<noise_source<float>, normal_noise>);
 static_assert(std::constructible_from<noise_source<half>, normal_noise>);
+static_assert(std::constructible_from<noise_source<half>, normal_noise_at>);
+static_assert(generated_noise<normal_noise> && generated_noise<normal_noise_at>);
+static_assert(!generated_noise<random_key>);
 static_assert(std::constructible_from<noise_source<float, device_space>, device>);
 static_assert(!std::constructible_from<noise_source<float>, device>);
 static_assert(!std::constructible_from<noise_source<double>, host>);
@@ -121,6 +124,9 @@ TEST_CASE("stored noise has the shape of the samples, generated noise has any up
         "f: noise (expected the shape of x0, [3,4], got [3,2])");
   CHECK(check({}, model) == "f: noise (expected a tensor, got none)");
   CHECK(check(normal_noise{}, model) == "no error");
+  random_key const key;
+  CHECK(check(normal_noise_at{&key}, model) == "no error");
+  CHECK(check(normal_noise_at{}, model) == "f: noise (expected a key, got a null pointer)");
   constexpr std::int64_t limit = std::int64_t{1} << 34;
   CHECK(check(normal_noise{}, view(memory, 1, limit)) == "no error");
   CHECK(check(normal_noise{}, view(memory, 1, limit + 1)) ==

@@ -197,7 +197,7 @@ struct adversarial_pass {
   loss_writer<Reduction, Out> writer;
   head_statistics* statistics;
 
-  [[nodiscard]] int parts() const { return sides * heads; }
+  [[nodiscard]] ADDLOSS_HOST_DEVICE int parts() const { return sides * heads; }
   [[nodiscard]] ADDLOSS_HOST_DEVICE part_extent extent(int part) const {
     std::int64_t const row = tokens[part / sides];
     return collapsed ? part_extent{1, samples * row} : part_extent{samples, row};

@@ -89,8 +89,8 @@ struct distillation_pass_base {
   loss_writer<Reduction, Out> writer;
   double element_factor;
 
-  [[nodiscard]] int parts() const { return 1; }
-  [[nodiscard]] part_extent extent(int /*part*/) const { return size; }
+  [[nodiscard]] ADDLOSS_HOST_DEVICE int parts() const { return 1; }
+  [[nodiscard]] ADDLOSS_HOST_DEVICE part_extent extent(int /*part*/) const { return size; }
   template <int>
   [[nodiscard]] ADDLOSS_HOST_DEVICE output_rows<G> const& output(int /*part*/) const {
     return gradient;
@@ -381,6 +381,7 @@ struct distillation {
   /// From the teacher's image, or any target (a multi-step teacher's too).
   template <noise_schedule Schedule, tensor_like Student, tensor_like Target,
             tensor_in<typename Schedule::time_type const, typename view_of<Student>::space> Time>
+    requires(schedule_in<Schedule, typename view_of<Student>::space>)
   auto operator()(Schedule const& schedule, Student&& student, Target&& target,
                   Time&& timesteps) const {
     using x = typename view_of<Student>::value_type;
@@ -404,6 +405,7 @@ struct distillation {
   /// Source of nfsd: Katzir, Patashnik, Cohen-Or, Lischinski, Noise-Free Score Distillation, 2023.
   template <prediction_type Prediction, noise_schedule Schedule, tensor_like Student, class Y,
             tensor_in<typename Schedule::time_type const, typename view_of<Student>::space> Time>
+    requires(schedule_in<Schedule, typename view_of<Student>::space>)
   auto from_teacher(Prediction /*type*/, Schedule const& schedule, Student&& student,
                     teacher_predictions<Y, typename view_of<Student>::space> const& teacher,
                     Time&& timesteps) const {

@@ -92,7 +92,7 @@ struct pair_pass {
   loss_writer<Reduction, Out> writer;
   pair_statistics* statistics;
 
-  [[nodiscard]] int parts() const { return heads; }
+  [[nodiscard]] ADDLOSS_HOST_DEVICE int parts() const { return heads; }
   [[nodiscard]] ADDLOSS_HOST_DEVICE part_extent extent(int part) const {
     return {samples, tokens[part]};
   }

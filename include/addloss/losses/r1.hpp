@@ -77,8 +77,10 @@ struct r1_pass {
   loss_writer<Reduction, Out> writer;
   double* penalties;
 
-  [[nodiscard]] int parts() const { return heads; }
-  [[nodiscard]] part_extent extent(int part) const { return {samples, sizes[part]}; }
+  [[nodiscard]] ADDLOSS_HOST_DEVICE int parts() const { return heads; }
+  [[nodiscard]] ADDLOSS_HOST_DEVICE part_extent extent(int part) const {
+    return {samples, sizes[part]};
+  }
   template <int>
   [[nodiscard]] ADDLOSS_HOST_DEVICE stored<T> operand(int part, std::int64_t /*row*/) const {
     return gradient[part];

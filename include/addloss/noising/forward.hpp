@@ -52,8 +52,8 @@ struct combination_pass_base {
   part_extent size;
   output_rows<Out> out;
 
-  [[nodiscard]] int parts() const { return 1; }
-  [[nodiscard]] part_extent extent(int /*part*/) const { return size; }
+  [[nodiscard]] ADDLOSS_HOST_DEVICE int parts() const { return 1; }
+  [[nodiscard]] ADDLOSS_HOST_DEVICE part_extent extent(int /*part*/) const { return size; }
   template <int>
   [[nodiscard]] ADDLOSS_HOST_DEVICE output_rows<Out> const& output(int /*part*/) const {
     return out;
@@ -140,8 +140,8 @@ template <class Noise>
 struct stored_noise {
   using type = value_of<Noise>;
 };
-template <>
-struct stored_noise<normal_noise> {
+template <generated_noise Noise>
+struct stored_noise<Noise> {
   using type = float;
 };
 
@@ -179,9 +179,9 @@ void combine(char const* function, Context const& ctx, Schedule const& schedule,
 
 }  // namespace detail
 
-/// A noise argument for samples in `Space`: a tensor, or `normal_noise`.
+/// A noise argument for samples in `Space`: a tensor, `normal_noise`, or `normal_noise_at`.
 template <class Noise, class Space>
-concept noise_like = std::same_as<std::remove_cvref_t<Noise>, normal_noise> ||
+concept noise_like = generated_noise<std::remove_cvref_t<Noise>> ||
                      (tensor_like<Noise> && std::same_as<typename view_of<Noise>::space, Space>);
 
 /// A tensor in the memory of `Context`.
@@ -190,9 +190,10 @@ concept tensor_of =
     tensor_like<Tensor> && std::same_as<typename view_of<Tensor>::space, typename Context::space> &&
     storage_scalar<typename view_of<Tensor>::value_type>;
 
-/// The times of a batch for `Schedule`, in the memory of `Context`.
+/// The times of a batch for `Schedule`, both in the memory of `Context`.
 template <class Tensor, class Schedule, class Context>
-concept times_of = tensor_in<Tensor, typename Schedule::time_type const, typename Context::space>;
+concept times_of = tensor_in<Tensor, typename Schedule::time_type const, typename Context::space> &&
+                   schedule_in<Schedule, typename Context::space>;
 
 /// x_t = alpha x_0 + sigma eps.
 template <has_executor Context, noise_schedule Schedule, tensor_of<Context> X0,
