@@ -210,7 +210,7 @@ TEST_CASE("both destinations are checked, each by its name") {
 
 TEST_CASE("a float keeps infinity and NaN of a loss") {
   float value = 0;
-  loss_writer<mean, float> writer;
+  loss_writer<float> writer;
   writer.scalar = &value;
   writer.write(1e300, 0);
   CHECK(std::isinf(value));

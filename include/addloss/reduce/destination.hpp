@@ -90,7 +90,7 @@ void check_destination(char const* function, argument_name argument,
 }
 
 /// Writes the loss of each sample and of the batch. Kernels hold it by value.
-template <class Reduction, class T>
+template <class T>
 struct loss_writer {
   T* scalar = nullptr;
   T* samples = nullptr;
@@ -132,8 +132,8 @@ struct loss_writer {
 
 /// Checks where a loss over `samples` samples goes.
 template <class Reduction, class T, class Space>
-loss_writer<Reduction, T> check_output(char const* function, loss_output<T, Space> const& out,
-                                       std::int64_t samples, std::int64_t* non_finite) {
+loss_writer<T> check_output(char const* function, loss_output<T, Space> const& out,
+                            std::int64_t samples, std::int64_t* non_finite) {
   check_destination<Reduction>(function, out.name, out.own, samples);
   check_destination<Reduction>(function, "total", out.total, samples);
   return {out.own.scalar,
