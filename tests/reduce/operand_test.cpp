@@ -77,9 +77,9 @@ TEST_CASE("noise is stored or generated") {
   CHECK(stored.operand().rows.row_stride == 4);
   noise_source<float> const generated = normal_noise{{.seed = 5, .step = 6, .first_sample = 7}};
   CHECK(generated.operand().generated);
-  CHECK(generated.operand().key.seed == 5);
-  CHECK(generated.operand().key.step == 6);
-  CHECK(generated.operand().key.first_sample == 7);
+  CHECK(generated.operand().noise.key.seed == 5);
+  CHECK(generated.operand().noise.key.step == 6);
+  CHECK(generated.operand().noise.key.first_sample == 7);
   CHECK(generated.tensor.absent());
   noise_source<float> const none;
   CHECK(none.tensor.absent());

@@ -66,8 +66,9 @@ struct combination_pass_base {
                                   double const* /*values*/) const {}
 };
 
-/// out = a first + b second, (a, b) of each row given by `Coefficients`.
-template <class Coefficients, class Schedule, class X, class Y, class Out>
+/// out = a first + b second, (a, b) of each row given by `Coefficients`. `Second`: an operand, stored
+/// or generated.
+template <class Coefficients, class Schedule, class X, class Second, class Out>
 struct combination_pass : combination_pass_base<Out> {
   using typename combination_pass_base<Out>::arithmetic;
   using time_type = typename Schedule::time_type;
@@ -75,7 +76,7 @@ struct combination_pass : combination_pass_base<Out> {
 
   Schedule schedule;
   stored<X> first;
-  noise_operand<Y> second;
+  Second second;
   stored<time_type> timesteps;
 
   template <int I>
@@ -168,13 +169,21 @@ void combine(char const* function, Context const& ctx, Schedule const& schedule,
   }
   check_same_rows(function, "out", out, first_name, first);
   check_distinct_rows(function, "out", out);
-  executor<Context>::run(
-      ctx, combination_pass<Coefficients, Schedule, value_of<First>, second_type, value_of<Out>>{
-               {{first.count, first.row_size}, {out.data, out.row_stride, store_mode::overwrite}},
-               schedule,
-               stored_rows(first),
-               second.operand(),
-               stored_rows(timesteps)});
+  auto const run = [&](auto const& operand) {
+    using operand_type = std::remove_cvref_t<decltype(operand)>;
+    executor<Context>::run(
+        ctx, combination_pass<Coefficients, Schedule, value_of<First>, operand_type, value_of<Out>>{
+                 {{first.count, first.row_size}, {out.data, out.row_stride, store_mode::overwrite}},
+                 schedule,
+                 stored_rows(first),
+                 operand,
+                 stored_rows(timesteps)});
+  };
+  if constexpr (generated_noise<std::remove_cvref_t<Second>>) {
+    run(second.noise);
+  } else {
+    run(stored_rows(second.tensor));
+  }
 }
 
 }  // namespace detail

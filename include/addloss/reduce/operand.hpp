@@ -46,17 +46,22 @@ stored<std::remove_const_t<T>> stored_rows(rows<T, Space> const& batch) {
   return {batch.data, batch.row_stride};
 }
 
-/// Noise that is stored, or generated from its key.
-template <class T>
-struct noise_operand {
-  stored<T> rows;
+/// Noise that is generated from its key.
+struct generated_operand {
   random_key key;
-  bool generated = false;
   random_key const* key_at = nullptr;  ///< read instead of `key` unless null
 
   [[nodiscard]] ADDLOSS_HOST_DEVICE random_key current_key() const {
     return key_at == nullptr ? key : *key_at;
   }
+};
+
+/// Noise of which only the call says whether it is stored or generated.
+template <class T>
+struct noise_operand {
+  stored<T> rows;
+  generated_operand noise;
+  bool generated = false;
 };
 
 enum class store_mode : unsigned char { none, overwrite, add };
@@ -76,9 +81,8 @@ struct output_rows {
 template <storage_scalar T, class Space = host_space>
 struct noise_source {
   rows<T const, Space> tensor;
-  random_key key;
+  detail::generated_operand noise;
   bool generated = false;
-  random_key const* key_at = nullptr;
   bool key_missing = false;  ///< a normal_noise_at without a key: refused where it is used
 
   noise_source() = default;
@@ -86,12 +90,12 @@ struct noise_source {
     requires(std::constructible_from<rows<T const, Space>, Tensor>)
   noise_source(Tensor&& stored)  // NOLINT(*-explicit-*, *-forwarding-reference-overload)
       : tensor(static_cast<Tensor&&>(stored)) {}
-  noise_source(normal_noise noise) : key(noise.key), generated(true) {}  // NOLINT(*-explicit-*)
-  noise_source(normal_noise_at noise)  // NOLINT(*-explicit-*)
-      : generated(true), key_at(noise.key), key_missing(noise.key == nullptr) {}
+  noise_source(normal_noise from) : noise{from.key}, generated(true) {}  // NOLINT(*-explicit-*)
+  noise_source(normal_noise_at from)  // NOLINT(*-explicit-*)
+      : noise{{}, from.key}, generated(true), key_missing(from.key == nullptr) {}
 
   [[nodiscard]] detail::noise_operand<T> operand() const {
-    return {detail::stored_rows(tensor), key, generated, key_at};
+    return {detail::stored_rows(tensor), noise, generated};
   }
 };
 
