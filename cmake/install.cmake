@@ -6,7 +6,7 @@ include(GNUInstallDirs)
 set(package_dir ${CMAKE_INSTALL_DATADIR}/cmake/addloss)
 
 install(
-  TARGETS addloss
+  TARGETS addloss addloss_cuda
   EXPORT addloss_targets
   FILE_SET HEADERS DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 # The target file is the whole package: addloss depends on nothing that would have to be found.

@@ -13,6 +13,7 @@ file(
   include/*.hpp
   include/*.cuh
   tests/*.hpp
+  tests/*.cuh
   tests/*.cpp
   tests/*.cu
   benchmarks/*.hpp

@@ -3,8 +3,9 @@
 # Installs what the tests, examples and benchmarks need, on Debian 12, Ubuntu 24.04 and later. The
 # library itself needs a C++20 compiler and nothing else.
 #
-#   ./cmake/setup.sh          g++, CMake and the packages that the default presets use
-#   ./cmake/setup.sh --lint   also clang++, clang-tidy and clang-format
+#   ./cmake/setup.sh              g++, CMake and the packages that the default presets use
+#   ./cmake/setup.sh --lint       also clang++, clang-tidy and clang-format
+#   ./cmake/setup.sh --cuda-sim   also what .ci/cuda-sim needs, but for CUDA, which NVIDIA has
 #
 # Where nothing is missing it does nothing and uses no network.
 set -euo pipefail
@@ -25,8 +26,9 @@ lint_packages=(clang clang-tidy clang-format-16 libomp-dev)
 for argument in "$@"; do
   case "$argument" in
     --lint) packages+=("${lint_packages[@]}") ;;
+    --cuda-sim) packages+=(libboost-context-dev python3) ;;
     *)
-      echo "usage: $0 [--lint]" >&2
+      echo "usage: $0 [--lint] [--cuda-sim]" >&2
       exit 2
       ;;
   esac

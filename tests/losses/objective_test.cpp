@@ -9,10 +9,13 @@
 #include <vector>
 
 #include <addloss/adapters/span.hpp>
-#include <addloss/addloss.hpp>
+#include <addloss/losses/evaluate.hpp>
+#include <addloss/schedule/discrete.hpp>
+#include <addloss/weighting/sds.hpp>
 
 #include "catch.hpp"
 #include "error_of.hpp"
+#include "test_context.hpp"
 
 namespace {
 
@@ -60,7 +63,7 @@ struct inputs {
   }
 };
 
-cpu_context const ctx;
+test_context const ctx;
 
 template <class Objective>
 void check_student() {

@@ -10,32 +10,41 @@
 
 #include <addloss/adapters/span.hpp>
 #include <addloss/core/simd.hpp>
-#include <addloss/cpu/executor.hpp>
 #include <addloss/losses/evaluate.hpp>
 
 #include "catch.hpp"
 #include "storage_types.hpp"
+#include "test_context.hpp"
 
-namespace {
+// Not in the unnamed namespace: kernels are named after them.
+namespace paired_test {
 
-using namespace addloss;
-
-constexpr double infinity = std::numeric_limits<double>::infinity();
-constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
-constexpr double guard = 768;  // exact in every storage type
-
-static_assert(distance<relativistic>);
+using addloss::value_grad;
+namespace math = addloss::math;
 
 /// A user's own: the hinge of the difference of a pair.
 struct relativistic_hinge {
   template <class V>
-  value_grad<V> operator()(V d) const {
+  ADDLOSS_HOST_DEVICE value_grad<V> operator()(V d) const {
     using math::select;
     V const margin = V(1) - d;
     auto const idle = margin <= V(0);
     return {select(idle, V(0), margin), select(idle, V(0), V(-1))};
   }
 };
+
+}  // namespace paired_test
+
+namespace {
+
+using namespace addloss;
+using paired_test::relativistic_hinge;
+
+constexpr double infinity = std::numeric_limits<double>::infinity();
+constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
+constexpr double guard = 768;  // exact in every storage type
+
+static_assert(distance<relativistic>);
 
 struct point {
   double value;
@@ -128,7 +137,7 @@ void check(shape const& s, double weight, auto const& token_factor, Loss loss, a
   if (!upstream.empty()) options.upstream = upstream;
   std::vector<double> losses(std::same_as<Reduction, per_sample> ? s.batch : 1, guard);
   auto const run = [&](auto& out) {
-    value_and_grad<Reduction>(cpu_context{}, bind(first.read, second.read), out,
+    value_and_grad<Reduction>(test_context{}, bind(first.read, second.read), out,
                               {.first = first_gradient.write, .second = second_gradient.write},
                               options);
   };
@@ -202,7 +211,9 @@ constexpr auto penalty = [](auto const& logits, auto const& perturbed) {
   return approximate_r1<>{.lambda = 0.75}.on<T>(logits, perturbed);
 };
 
+#if !defined(ADDLOSS_TEST_ON_GPU)
 bool same(float a, float b) { return a == b || (std::isnan(a) && std::isnan(b)); }
+#endif
 
 }  // namespace
 
@@ -222,6 +233,7 @@ TEST_CASE("the relativistic loss at named points") {
   CHECK(std::isnan(relativistic{}(not_a_number).grad));
 }
 
+#if !defined(ADDLOSS_TEST_ON_GPU)
 TEST_CASE("the relativistic loss of a register") {
   using pack = native_pack<float>;
   constexpr float inf = std::numeric_limits<float>::infinity();
@@ -232,6 +244,7 @@ TEST_CASE("the relativistic loss of a register") {
     CHECK(same(relativistic{}(pack(d)).grad.lanes[1], relativistic{}(d).grad));
   }
 }
+#endif
 
 TEST_CASE("relativistic: values, both gradients and statistics") {
   for (shape const& s : {three_heads, strided, shape{1, {1}}, shape{1, {67, 2}, 1}}) {
@@ -239,7 +252,9 @@ TEST_CASE("relativistic: values, both gradients and statistics") {
   }
   check<float, mean>(three_heads, 1, token_mean, relativistic{}, discriminator<float>);
   check<half, mean>(strided, 1, token_mean, relativistic{}, discriminator<half>);
+#if !defined(ADDLOSS_TEST_ON_GPU)
   check<bfloat16, mean>(three_heads, 1, token_mean, relativistic{}, discriminator<bfloat16>);
+#endif
 }
 
 TEST_CASE("relativistic: reductions and upstream gradients") {
@@ -261,9 +276,9 @@ TEST_CASE("the generator's loss is the discriminator's with reals and fakes exch
   double g[2] = {};
   rows<double> const g_fake[] = {view(g, 1, 1)};
   rows<double> const g_real[] = {view(g + 1, 1, 1)};
-  value(cpu_context{}, paired<>{}.discriminator<double>(real, fake), loss);
+  value(test_context{}, paired<>{}.discriminator<double>(real, fake), loss);
   CHECK(loss == Approx(std::log(1 + std::exp(-4))).epsilon(1e-14));
-  value_and_grad(cpu_context{}, paired<>{}.generator<double>(fake, real), loss,
+  value_and_grad(test_context{}, paired<>{}.generator<double>(fake, real), loss,
                  {.first = g_fake, .second = g_real});
   CHECK(loss == Approx(std::log(1 + std::exp(4))).epsilon(1e-14));
   // The generator wants its logits above the reals'.
@@ -283,7 +298,9 @@ TEST_CASE("approximate R1: values, both gradients and statistics") {
     check<double, mean>(s, 0.75, token_sum, squared{}, penalty<double>);
   }
   check<float, mean>(strided, 0.75, token_sum, squared{}, penalty<float>);
+#if !defined(ADDLOSS_TEST_ON_GPU)
   check<half, mean>(three_heads, 0.75, token_sum, squared{}, penalty<half>);
+#endif
   check<bfloat16, mean>(strided, 0.75, token_sum, squared{}, penalty<bfloat16>);
   check<double, per_sample>(strided, 0.75, token_sum, squared{}, penalty<double>, {0.5, -2, 0});
   check<double, mean>(three_heads, 0.25 / 3, token_mean, squared{},
@@ -298,9 +315,9 @@ TEST_CASE("approximate R1 weighs 100 where nothing is said, and may weigh nothin
   rows<double const> const first[] = {view(a, 1, 1)};
   rows<double const> const second[] = {view(b, 1, 1)};
   double loss = 0;
-  value(cpu_context{}, approximate_r1<>{}.on<double>(first, second), loss);
+  value(test_context{}, approximate_r1<>{}.on<double>(first, second), loss);
   CHECK(loss == 25);
-  value(cpu_context{}, approximate_r1<>{.lambda = 0}.on<double>(first, second), loss);
+  value(test_context{}, approximate_r1<>{.lambda = 0}.on<double>(first, second), loss);
   CHECK(loss == 0);
 }
 
@@ -313,9 +330,9 @@ TEST_CASE("gradients of pairs may be written over the logits") {
     over[side].fill(61 + side);
   }
   double loss[2] = {0, 0};
-  value_and_grad(cpu_context{}, penalty<double>(apart[0].read, apart[1].read), loss[0],
+  value_and_grad(test_context{}, penalty<double>(apart[0].read, apart[1].read), loss[0],
                  {.first = out[0].write, .second = out[1].write});
-  value_and_grad(cpu_context{}, penalty<double>(over[0].read, over[1].read), loss[1],
+  value_and_grad(test_context{}, penalty<double>(over[0].read, over[1].read), loss[1],
                  {.first = over[0].write, .second = over[1].write});
   CHECK(loss[0] == loss[1]);
   CHECK(over[0].memory == out[0].memory);
@@ -327,7 +344,7 @@ TEST_CASE("gradients of pairs are added to what is there") {
   head_tensors<double> out[2] = {{1, {2}}, {1, {2}}};
   for (auto& z : logits) z.fill(63);
   logits[0].at(0, 0, 1) = logits[1].at(0, 0, 1) + 2;
-  grad(cpu_context{}, penalty<double>(logits[0].read, logits[1].read),
+  grad(test_context{}, penalty<double>(logits[0].read, logits[1].read),
        {.first = out[0].write, .second = out[1].write, .accumulate = true});
   CHECK(out[0].at(0, 0, 0) == guard);
   CHECK(out[0].at(0, 0, 1) == Approx(guard + 3).epsilon(1e-15));
@@ -344,7 +361,7 @@ TEST_CASE("NaN in either logit of a pair is in the loss and in both gradients, a
     pair_statistics health[2];
     std::int64_t bad = 0;
     float losses[2] = {0, 0};
-    value_and_grad<per_sample>(cpu_context{}, discriminator<float>(logits[0].read, logits[1].read),
+    value_and_grad<per_sample>(test_context{}, discriminator<float>(logits[0].read, logits[1].read),
                                view(losses, 2), {.first = out[0].write, .second = out[1].write},
                                {.non_finite = &bad, .statistics = health});
     CAPTURE(side);
@@ -390,7 +407,7 @@ struct call {
     std::string text = "no error";
     try {
       value_and_grad<per_sample>(
-          cpu_context{}, approximate_r1<>{.lambda = lambda}.on<float>(first, second), losses,
+          test_context{}, approximate_r1<>{.lambda = lambda}.on<float>(first, second), losses,
           {.first = first_gradient, .second = second_gradient},
           {.upstream = upstream, .non_finite = &bad, .statistics = statistics});
     } catch (error const& e) {
@@ -488,7 +505,7 @@ TEST_CASE("a pair with an infinite second logit is counted, even where its loss 
   std::vector<rows<double const>> const b = {view(second.data(), 2, 1)};
   double loss = 0;
   std::int64_t bad = -1;
-  value(cpu_context{}, paired<relativistic>{}.discriminator<double>(a, b), loss,
+  value(test_context{}, paired<relativistic>{}.discriminator<double>(a, b), loss,
         {.non_finite = &bad});
   CHECK(bad == 1);
   CHECK(std::isfinite(loss));

@@ -9,11 +9,11 @@
 #include <vector>
 
 #include <addloss/adapters/span.hpp>
-#include <addloss/cpu/executor.hpp>
 #include <addloss/losses/evaluate.hpp>
 
 #include "catch.hpp"
 #include "storage_types.hpp"
+#include "test_context.hpp"
 
 namespace {
 
@@ -103,7 +103,7 @@ void check(shape const& s, r1 const& penalty, double weight,
   if (!upstream.empty()) options.upstream = upstream;
   std::vector<double> losses(std::same_as<Reduction, per_sample> ? s.batch : 1, guard);
   auto const run = [&](auto& out) {
-    value_and_grad<Reduction>(cpu_context{}, penalty.on<T>(g.read), out,
+    value_and_grad<Reduction>(test_context{}, penalty.on<T>(g.read), out,
                               {.features = cotangent.write}, options);
   };
   if constexpr (std::same_as<Reduction, per_sample>) {
@@ -200,8 +200,8 @@ TEST_CASE("a cotangent may be written over its feature gradient") {
   over.fill(82);
   double loss[2] = {0, 0};
   r1 const penalty{.gamma = 0.7};
-  value_and_grad(cpu_context{}, penalty.on<double>(apart.read), loss[0], {.features = out.write});
-  value_and_grad(cpu_context{}, penalty.on<double>(over.read), loss[1], {.features = over.write});
+  value_and_grad(test_context{}, penalty.on<double>(apart.read), loss[0], {.features = out.write});
+  value_and_grad(test_context{}, penalty.on<double>(over.read), loss[1], {.features = over.write});
   CHECK(loss[0] == loss[1]);
   CHECK(over.memory == out.memory);
 }
@@ -210,7 +210,7 @@ TEST_CASE("cotangents are added to what is there") {
   head_tensors<double> g(2, {3});
   g.fill(83);
   head_tensors<double> out(2, {3});
-  grad(cpu_context{}, r1{.gamma = 2}.on<double>(g.read),
+  grad(test_context{}, r1{.gamma = 2}.on<double>(g.read),
        {.features = out.write, .accumulate = true});
   CHECK(out.at(0, 1, 2) == Approx(guard + 2 * g.at(0, 1, 2)).epsilon(1e-15));
 }
@@ -229,7 +229,7 @@ TEST_CASE("channels-last features") {
   rows<double const> const g[] = {channels_last(memory.data())};
   rows<double> const cotangent[] = {channels_last(out.data())};
   double loss = 0;
-  value_and_grad<sum>(cpu_context{}, r1{.gamma = 1}.on<double>(g), loss, {.features = cotangent});
+  value_and_grad<sum>(test_context{}, r1{.gamma = 1}.on<double>(g), loss, {.features = cotangent});
   CHECK(loss == 23 * 24 * 47 / 6);
   for (std::size_t i = 0; i < out.size(); ++i) REQUIRE(out[i] == 2 * memory[i]);
 }
@@ -243,7 +243,7 @@ TEST_CASE("NaN and infinity in a feature gradient") {
   double penalties[2] = {0, 0};
   float losses[2] = {0, 0};
   std::int64_t bad = 0;
-  value_and_grad<per_sample>(cpu_context{}, r1{}.on<float>(g.read), view(losses, 2),
+  value_and_grad<per_sample>(test_context{}, r1{}.on<float>(g.read), view(losses, 2),
                              {.features = cotangent.write},
                              {.non_finite = &bad, .penalties = penalties});
   CHECK(std::isnan(losses[0]));
@@ -265,7 +265,7 @@ TEST_CASE("a square that overflows float is counted") {
   rows<float const> const features[] = {view(g, 1, 2)};
   double loss = 0;
   std::int64_t bad = 0;
-  value(cpu_context{}, r1{}.on<float>(features), loss, {.non_finite = &bad});
+  value(test_context{}, r1{}.on<float>(features), loss, {.non_finite = &bad});
   CHECK(std::isinf(loss));
   CHECK(bad == 1);
 }
@@ -292,7 +292,7 @@ struct call {
     std::string text = "no error";
     try {
       value_and_grad<per_sample>(
-          cpu_context{}, penalty.on<float>(features), losses, {.features = cotangent},
+          test_context{}, penalty.on<float>(features), losses, {.features = cotangent},
           {.upstream = upstream, .non_finite = &bad, .penalties = penalties});
     } catch (error const& e) {
       text = e.what();

@@ -8,10 +8,15 @@
 #include <vector>
 
 #include <addloss/adapters/span.hpp>
-#include <addloss/addloss.hpp>
+#include <addloss/noising/forward.hpp>
+#include <addloss/sampler/student_timesteps.hpp>
+#include <addloss/schedule/discrete.hpp>
+#include <addloss/schedule/flow.hpp>
+#include <addloss/schedule/karras.hpp>
 
 #include "catch.hpp"
 #include "error_of.hpp"
+#include "test_context.hpp"
 
 namespace {
 
@@ -39,10 +44,17 @@ struct half_student {
   }
 };
 
-double noise(std::uint32_t stream, std::size_t b, std::size_t i) {
+/// The fresh noise of a step, in the bits of where the tests run.
+std::vector<double> noise(std::uint32_t step) {
   random_key k = key;
-  k.stream += stream;
-  return normal_at(k, static_cast<std::uint32_t>(b), i);
+  k.stream += step;
+  std::vector<double> const zero(batch * size);
+  std::vector<double> result(zero.size());
+  // At t = 1 there is no signal: x_t is the noise itself.
+  std::vector<double> const t(batch, 1);
+  add_noise(test_context{}, rectified_flow{}, view(zero.data(), batch, size), t, normal_noise{k},
+            view(result.data(), batch, size));
+  return result;
 }
 
 /// The loop written out, with the formulas as they stand in the papers, in sigma / alpha.
@@ -50,9 +62,8 @@ template <class Rule, class Schedule, class Time>
 std::vector<double> oracle(Rule rule, Schedule const& schedule, std::vector<Time> const& falling) {
   std::vector<double> x(batch * size);
   std::vector<double> x_0(x.size());
-  for (std::size_t n = 0; n < x.size(); ++n) {
-    x[n] = schedule.at(falling[0]).sigma * noise(0, n / size, n % size);
-  }
+  auto const start = noise(0);
+  for (std::size_t n = 0; n < x.size(); ++n) x[n] = schedule.at(falling[0]).sigma * start[n];
   for (std::size_t step = 0; step < falling.size(); ++step) {
     for (std::size_t n = 0; n < x.size(); ++n) {
       x_0[n] = 0.5 * x[n] + static_cast<double>(falling[step]) / 1000;
@@ -60,8 +71,9 @@ std::vector<double> oracle(Rule rule, Schedule const& schedule, std::vector<Time
     if (step + 1 == falling.size()) break;
     auto const [alpha, sigma] = schedule.at(falling[step]);
     auto const [alpha_next, sigma_next] = schedule.at(falling[step + 1]);
+    auto const fresh_noise = noise(static_cast<std::uint32_t>(step + 1));
     for (std::size_t n = 0; n < x.size(); ++n) {
-      double const fresh = noise(static_cast<std::uint32_t>(step + 1), n / size, n % size);
+      double const fresh = fresh_noise[n];
       if constexpr (std::same_as<Rule, re_noise>) {
         x[n] = alpha_next * x_0[n] + sigma_next * fresh;
       } else if constexpr (std::same_as<Rule, ddim>) {
@@ -82,12 +94,11 @@ std::vector<double> oracle(Rule rule, Schedule const& schedule, std::vector<Time
 
 template <class Rule, class Schedule, class Steps>
 std::vector<double> run(Rule rule, Schedule const& schedule, Steps const& steps,
-                        std::vector<double>& times, int threads = 1) {
+                        std::vector<double>& times) {
   std::vector<double> x(batch * size, std::nan(""));
   std::vector<double> x_0(x.size(), std::nan(""));
-  sample_few_steps(rule, cpu_context{.threads = threads}, schedule, steps, key,
-                   half_student{&times}, view(x.data(), batch, size),
-                   view(x_0.data(), batch, size));
+  sample_few_steps(rule, test_context{}, schedule, steps, key, half_student{&times},
+                   view(x.data(), batch, size), view(x_0.data(), batch, size));
   return x_0;
 }
 
@@ -129,7 +140,7 @@ TEST_CASE("one step is the student on pure noise") {
   auto const got = run(re_noise{}, schedule.table(), student_timesteps::trailing(1), times);
   REQUIRE(times == std::vector<double>{999});
   double const sigma = schedule.at(999).sigma;
-  CHECK(got[0] == Approx(0.5 * sigma * noise(0, 0, 0) + 0.999).epsilon(1e-12));
+  CHECK(got[0] == Approx(0.5 * sigma * noise(0)[0] + 0.999).epsilon(1e-12));
 }
 
 TEST_CASE("student_timesteps are walked from high to low") {
@@ -186,7 +197,7 @@ TEST_CASE("a batch split over ranks draws the same samples") {
   std::vector<double> x(size);
   std::vector<double> x_0(size);
   sample_few_steps(
-      re_noise{}, cpu_context{}, schedule.table(), student_timesteps::trailing(4), part,
+      re_noise{}, test_context{}, schedule.table(), student_timesteps::trailing(4), part,
       [](auto x_t, std::int64_t t, auto out) {
         for (std::size_t i = 0; i < size; ++i) {
           out.data[i] = 0.5 * x_t.data[i] + static_cast<double>(t) / 1000;
@@ -216,7 +227,7 @@ TEST_CASE("bad steps are refused before the student is called") {
   CHECK(times.empty());
   std::vector<double> x(batch * size);
   CHECK(error_of([&] {
-          sample_few_steps(re_noise{}, cpu_context{}, schedule.table(),
+          sample_few_steps(re_noise{}, test_context{}, schedule.table(),
                            student_timesteps::trailing(4), key, half_student{&times},
                            view(x.data(), batch, size), view(x.data(), batch, size / 2));
         }) == "sample_few_steps: x_0 (expected the shape of x_t, [3,70], got [3,35])");

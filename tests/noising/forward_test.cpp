@@ -5,23 +5,37 @@
 #include <concepts>
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
 #include <addloss/adapters/span.hpp>
 #include <addloss/core/normal.hpp>
-#include <addloss/cpu/executor.hpp>
 #include <addloss/schedule/discrete.hpp>
 #include <addloss/schedule/flow.hpp>
 
 #include "catch.hpp"
 #include "error_of.hpp"
 #include "storage_types.hpp"
+#include "test_context.hpp"
+
+// Not in the unnamed namespace: kernels are named after them.
+namespace forward_test {
+
+/// No signal: x_t is the noise itself.
+struct pure_noise {
+  using time_type = std::int64_t;
+  static ADDLOSS_HOST_DEVICE addloss::noise_level at(time_type) { return {0, 1}; }
+  static void check(char const*, std::int64_t, time_type) {}
+};
+
+}  // namespace forward_test
 
 namespace {
 
 using namespace addloss;
+using forward_test::pure_noise;
 
 static_assert(noise_like<normal_noise, host_space> && noise_like<normal_noise const&, host_space>);
 static_assert(noise_like<tensor_view<half const, 3>, host_space>);
@@ -125,7 +139,7 @@ void check_add_noise(auto const& schedule, auto const& times) {
   check<X, Y, Out>(
       schedule, times,
       [&](auto x0, auto noise, auto out) {
-        add_noise(cpu_context{}, schedule, x0, times, noise, out);
+        add_noise(test_context{}, schedule, x0, times, noise, out);
       },
       [](noise_level l, double x0, double eps) { return l.alpha * x0 + l.sigma * eps; });
 }
@@ -137,13 +151,13 @@ void check_prediction(P type, auto const& schedule, auto const& times, auto cons
   check<X, Y, Out>(
       schedule, times,
       [&](auto x_t, auto p, auto out) {
-        to_sample(type, cpu_context{}, schedule, x_t, times, p, out);
+        to_sample(type, test_context{}, schedule, x_t, times, p, out);
       },
       sample);
   check<X, Y, Out>(
       schedule, times,
       [&](auto x_t, auto p, auto out) {
-        to_epsilon(type, cpu_context{}, schedule, x_t, times, p, out);
+        to_epsilon(type, test_context{}, schedule, x_t, times, p, out);
       },
       noise);
 }
@@ -166,7 +180,7 @@ TEST_CASE("velocity is what a v prediction aims at") {
   check<double, double, double>(
       levels().table(), timesteps,
       [](auto x0, auto noise, auto out) {
-        velocity(cpu_context{}, levels().table(), x0, timesteps, noise, out);
+        velocity(test_context{}, levels().table(), x0, timesteps, noise, out);
       },
       [](noise_level l, double x0, double eps) { return l.alpha * eps - l.sigma * x0; });
 }
@@ -202,7 +216,7 @@ TEST_CASE("what was mixed is found again") {
   tensor<double> x_t;
   tensor<double> v;
   tensor<double> back;
-  cpu_context const ctx;
+  test_context const ctx;
   add_noise(ctx, levels().table(), x0.view(), timesteps, noise.view(), x_t.view());
   velocity(ctx, levels().table(), x0.view(), timesteps, noise.view(), v.view());
   auto const distance = [&](tensor<double>& original) {
@@ -224,21 +238,10 @@ TEST_CASE("what was mixed is found again") {
 
 // --- generated noise -----------------------------------------------------------------------------
 
-namespace {
-
-/// No signal: x_t is the noise itself.
-struct pure_noise {
-  using time_type = std::int64_t;
-  static noise_level at(time_type) { return {0, 1}; }
-  static void check(char const*, std::int64_t, time_type) {}
-};
-
-}  // namespace
-
 TEST_CASE("generated noise is the stored noise of the same key, bit for bit, and not stored") {
   tensor<float> noise;
   auto x0 = tensor<float>::random(151);
-  add_noise(cpu_context{}, pure_noise{}, x0.view(), timesteps, normal_noise{key}, noise.view());
+  add_noise(test_context{}, pure_noise{}, x0.view(), timesteps, normal_noise{key}, noise.view());
   tensor<float> stored;
   tensor<float> generated(3);
   auto const same = [&] {
@@ -248,19 +251,35 @@ TEST_CASE("generated noise is the stored noise of the same key, bit for bit, and
     });
     return equal;
   };
-  add_noise(cpu_context{}, levels().table(), x0.view(), timesteps, noise.view(), stored.view());
-  add_noise(cpu_context{}, levels().table(), x0.view(), timesteps, normal_noise{key},
+  add_noise(test_context{}, levels().table(), x0.view(), timesteps, noise.view(), stored.view());
+  add_noise(test_context{}, levels().table(), x0.view(), timesteps, normal_noise{key},
             generated.view());
   CHECK(same());
-  velocity(cpu_context{}, levels().table(), x0.view(), timesteps, noise.view(), stored.view());
-  velocity(cpu_context{}, levels().table(), x0.view(), timesteps, normal_noise{key},
+  velocity(test_context{}, levels().table(), x0.view(), timesteps, noise.view(), stored.view());
+  velocity(test_context{}, levels().table(), x0.view(), timesteps, normal_noise{key},
            generated.view());
   CHECK(same());
   random_key other = key;
   ++other.stream;
-  velocity(cpu_context{}, levels().table(), x0.view(), timesteps, normal_noise{other},
+  velocity(test_context{}, levels().table(), x0.view(), timesteps, normal_noise{other},
            generated.view());
   CHECK_FALSE(same());
+}
+
+TEST_CASE("a key is given, or read where it lies when the call runs") {
+  // On the heap, which a GPU reads too.
+  auto const there = std::make_unique<random_key>();
+  auto x0 = tensor<float>::random(153);
+  tensor<float> given;
+  tensor<float> read;
+  for (std::uint32_t step = 0; step < 2; ++step) {
+    there->step = step;
+    add_noise(test_context{}, levels().table(), x0.view(), timesteps, normal_noise{{.step = step}},
+              given.view());
+    add_noise(test_context{}, levels().table(), x0.view(), timesteps, normal_noise_at{there.get()},
+              read.view());
+    CHECK(given.memory == read.memory);
+  }
 }
 
 TEST_CASE("each element has the normal number of its address, in long rows too") {
@@ -273,7 +292,7 @@ TEST_CASE("each element has the normal number of its address, in long rows too")
     std::vector<double> const zero(count * length);
     std::vector<double> out(count * length, guard);
     std::vector<std::int64_t> const t(count);
-    add_noise(cpu_context{}, pure_noise{}, view(zero.data(), count, length), t, normal_noise{key},
+    add_noise(test_context{}, pure_noise{}, view(zero.data(), count, length), t, normal_noise{key},
               view(out.data(), count, length));
     double worst = 0;
     for (std::size_t n = 0; n < out.size(); ++n) {
@@ -292,12 +311,13 @@ TEST_CASE("a batch split over ranks gets the same bits, by first_sample") {
   auto x0 = tensor<float>::random(152);
   tensor<float> whole;
   tensor<float> split;
-  add_noise(cpu_context{}, levels().table(), x0.view(), timesteps, normal_noise{key}, whole.view());
+  add_noise(test_context{}, levels().table(), x0.view(), timesteps, normal_noise{key},
+            whole.view());
   for (std::size_t first = 0; first < batch; first += 2) {
     std::size_t const count = first == 0 ? 2 : 1;
     random_key part = key;
     part.first_sample += static_cast<std::uint32_t>(first);
-    add_noise(cpu_context{}, levels().table(), view(&x0.at(first, 0), count, 2, 35),
+    add_noise(test_context{}, levels().table(), view(&x0.at(first, 0), count, 2, 35),
               view(timesteps.data() + first, count), normal_noise{part},
               view(&split.at(first, 0), count, 2, 35));
   }
@@ -308,7 +328,7 @@ TEST_CASE("a batch split over ranks gets the same bits, by first_sample") {
 
 TEST_CASE("the output may be written over either input") {
   auto const run = [](tensor<float>& x0, tensor<float>& noise, tensor<float>& out) {
-    add_noise(cpu_context{}, levels().table(), x0.view(), timesteps, noise.view(), out.view());
+    add_noise(test_context{}, levels().table(), x0.view(), timesteps, noise.view(), out.view());
   };
   auto x0 = tensor<float>::random(161, 2);
   auto noise = tensor<float>::random(162, 2);
@@ -321,8 +341,8 @@ TEST_CASE("the output may be written over either input") {
   run(x0, over_noise, over_noise);
   CHECK(over_noise.memory == out.memory);
   // With generated noise, over the sample.
-  add_noise(cpu_context{}, levels().table(), x0.view(), timesteps, normal_noise{key}, out.view());
-  add_noise(cpu_context{}, levels().table(), x0.view(), timesteps, normal_noise{key}, x0.view());
+  add_noise(test_context{}, levels().table(), x0.view(), timesteps, normal_noise{key}, out.view());
+  add_noise(test_context{}, levels().table(), x0.view(), timesteps, normal_noise{key}, x0.view());
   CHECK(x0.memory == out.memory);
 }
 
@@ -334,8 +354,9 @@ TEST_CASE("timesteps are read at their stride by add_noise") {
   std::int64_t const memory[] = {10, -1, 420, -1, 900, -1};
   auto every_second = view(memory, 3);
   every_second.strides[0] = 2;
-  add_noise(cpu_context{}, levels().table(), x0.view(), timesteps, noise.view(), dense.view());
-  add_noise(cpu_context{}, levels().table(), x0.view(), every_second, noise.view(), strided.view());
+  add_noise(test_context{}, levels().table(), x0.view(), timesteps, noise.view(), dense.view());
+  add_noise(test_context{}, levels().table(), x0.view(), every_second, noise.view(),
+            strided.view());
   CHECK(dense.memory == strided.memory);
 }
 
@@ -346,7 +367,7 @@ TEST_CASE("NaN in either input is in its element of the output alone") {
   noise.at(2, 1) = std::numeric_limits<float>::quiet_NaN();
   x0.at(1, 5) = std::numeric_limits<float>::infinity();
   tensor<float> out;
-  add_noise(cpu_context{}, levels().table(), x0.view(), timesteps, noise.view(), out.view());
+  add_noise(test_context{}, levels().table(), x0.view(), timesteps, noise.view(), out.view());
   int nans = 0;
   out.each([&](std::size_t b, std::size_t i) { nans += std::isnan(out.at(b, i)) ? 1 : 0; });
   CHECK(nans == 2);
@@ -364,17 +385,17 @@ TEST_CASE("an epsilon prediction has no sample where there is no signal") {
   tensor<double> out;
   std::vector<std::int64_t> const t = {420, 999, 10};
   CHECK(error_of([&] {
-          to_sample(epsilon_prediction{}, cpu_context{}, schedule.table(), x_t.view(), t, p.view(),
+          to_sample(epsilon_prediction{}, test_context{}, schedule.table(), x_t.view(), t, p.view(),
                     out.view());
         }) ==
         "to_sample: timesteps[1] (expected alpha > 0: an epsilon prediction determines no x_0 at "
         "alpha = 0 (use v- or x_0-prediction, or a timestep sampler that leaves it out), got "
         "timestep 999, where alpha = 0)");
   CHECK(out.untouched());
-  to_epsilon(epsilon_prediction{}, cpu_context{}, schedule.table(), x_t.view(), t, p.view(),
+  to_epsilon(epsilon_prediction{}, test_context{}, schedule.table(), x_t.view(), t, p.view(),
              out.view());
   CHECK(out.memory == p.memory);
-  to_sample(v_prediction{}, cpu_context{}, schedule.table(), x_t.view(), t, p.view(), out.view());
+  to_sample(v_prediction{}, test_context{}, schedule.table(), x_t.view(), t, p.view(), out.view());
   CHECK(out.at(1, 3) == -p.at(1, 3));
 }
 
@@ -384,16 +405,16 @@ TEST_CASE("an x_0 prediction has no noise where there is none") {
   tensor<double> out;
   std::vector<double> const t = {0.5, 0.25, 0};
   CHECK(error_of([&] {
-          to_epsilon(sample_prediction{}, cpu_context{}, rectified_flow{}, x_t.view(), t, p.view(),
+          to_epsilon(sample_prediction{}, test_context{}, rectified_flow{}, x_t.view(), t, p.view(),
                      out.view());
         }) ==
         "to_epsilon: timesteps[2] (expected sigma > 0: a sample prediction determines no eps at "
         "sigma = 0, got timestep 0, where sigma = 0)");
   CHECK(out.untouched());
-  to_sample(sample_prediction{}, cpu_context{}, rectified_flow{}, x_t.view(), t, p.view(),
+  to_sample(sample_prediction{}, test_context{}, rectified_flow{}, x_t.view(), t, p.view(),
             out.view());
   CHECK(out.memory == p.memory);
-  to_epsilon(flow_prediction{}, cpu_context{}, rectified_flow{}, x_t.view(), t, p.view(),
+  to_epsilon(flow_prediction{}, test_context{}, rectified_flow{}, x_t.view(), t, p.view(),
              out.view());
   CHECK(out.at(2, 3) == x_t.at(2, 3) + p.at(2, 3));
 }
@@ -403,7 +424,7 @@ TEST_CASE("timesteps of the forward process are checked") {
   tensor<float> out;
   auto const text = [&](std::vector<std::int64_t> const& t) {
     return error_of(
-        [&] { add_noise(cpu_context{}, levels().table(), x.view(), t, x.view(), out.view()); });
+        [&] { add_noise(test_context{}, levels().table(), x.view(), t, x.view(), out.view()); });
   };
   CHECK(text({0, 1000, 3}) == "add_noise: timesteps[1] (expected 0 to 999, got 1000)");
   CHECK(text({0, 1, -3}) == "add_noise: timesteps[2] (expected 0 to 999, got -3)");
@@ -411,11 +432,11 @@ TEST_CASE("timesteps of the forward process are checked") {
   CHECK(text({}) == "add_noise: timesteps (expected a batch of at least one sample, got [0])");
   std::vector<std::int64_t> const high = {0, 1, 5000};
   CHECK(error_of([&] {
-          to_sample(epsilon_prediction{}, cpu_context{}, levels().table(), x.view(), high, x.view(),
-                    out.view());
+          to_sample(epsilon_prediction{}, test_context{}, levels().table(), x.view(), high,
+                    x.view(), out.view());
         }) == "to_sample: timesteps[2] (expected 0 to 999, got 5000)");
   CHECK(error_of([&] {
-          to_epsilon(v_prediction{}, cpu_context{}, levels().table(), x.view(), high, x.view(),
+          to_epsilon(v_prediction{}, test_context{}, levels().table(), x.view(), high, x.view(),
                      out.view());
         }) == "to_epsilon: timesteps[2] (expected 0 to 999, got 5000)");
   CHECK(out.untouched());
@@ -427,7 +448,7 @@ TEST_CASE("shapes of the forward process are checked by name") {
   auto const good = x.view();
   auto const other = view(x.memory.data(), 3, 70);
   auto const noised = [&](auto const& x0, auto const& noise, auto const& to) {
-    return error_of([&] { add_noise(cpu_context{}, levels().table(), x0, timesteps, noise, to); });
+    return error_of([&] { add_noise(test_context{}, levels().table(), x0, timesteps, noise, to); });
   };
   CHECK(noised(good, other, out.view()) ==
         "add_noise: noise (expected the shape of x0, [3,2,35], got [3,70])");
@@ -448,14 +469,14 @@ TEST_CASE("shapes of the forward process are checked by name") {
         "add_noise: out (expected samples at least 70 elements apart, as they are written, got "
         "stride 0 on axis 0)");
   CHECK(error_of([&] {
-          velocity(cpu_context{}, levels().table(), good, timesteps, other, out.view());
+          velocity(test_context{}, levels().table(), good, timesteps, other, out.view());
         }) == "velocity: noise (expected the shape of x0, [3,2,35], got [3,70])");
   CHECK(error_of([&] {
-          to_sample(v_prediction{}, cpu_context{}, levels().table(), good, timesteps, other,
+          to_sample(v_prediction{}, test_context{}, levels().table(), good, timesteps, other,
                     out.view());
         }) == "to_sample: prediction (expected the shape of noisy, [3,2,35], got [3,70])");
   CHECK(error_of([&] {
-          to_epsilon(v_prediction{}, cpu_context{}, levels().table(), good, timesteps, good,
+          to_epsilon(v_prediction{}, test_context{}, levels().table(), good, timesteps, good,
                      view(out.memory.data(), 3, 70));
         }) == "to_epsilon: out (expected the shape of noisy, [3,2,35], got [3,70])");
   CHECK(out.untouched());
@@ -467,6 +488,6 @@ TEST_CASE("samples with more elements than generated noise has are refused") {
   auto const huge = view(&memory, 1, (std::int64_t{1} << 34) + 1);
   std::int64_t const t[] = {0};
   CHECK(error_of([&] {
-          add_noise(cpu_context{}, levels().table(), huge, view(t, 1), normal_noise{key}, huge);
+          add_noise(test_context{}, levels().table(), huge, view(t, 1), normal_noise{key}, huge);
         }) == "add_noise: noise (expected samples of at most 2^34 elements, got 17179869185)");
 }

@@ -38,6 +38,8 @@ static_assert(!std::constructible_from<destination<double>, sum_and_count<float>
 static_assert(!std::constructible_from<destination<double>, sum_and_count<double> const&>);
 // The count is on the host, so a device's sum has none.
 static_assert(!std::constructible_from<destination<double, device_space>, sum_and_count<double>&>);
+static_assert(std::constructible_from<destination<double, device_space>, sum_and_count<double>*>);
+static_assert(!std::constructible_from<destination<double>, sum_and_count<double>*>);
 
 template <class T>
 concept countable = requires { typename sum_and_count<T>; };
@@ -208,7 +210,7 @@ TEST_CASE("both destinations are checked, each by its name") {
 
 TEST_CASE("a float keeps infinity and NaN of a loss") {
   float value = 0;
-  loss_writer<mean, float> writer;
+  loss_writer<float> writer;
   writer.scalar = &value;
   writer.write(1e300, 0);
   CHECK(std::isinf(value));

@@ -28,6 +28,9 @@ static_assert(std::constructible_from<noise_source<float>, rows<float>>);
 static_assert(std::constructible_from<noise_source<float>, rows<float const>>);
 static_assert(std::constructible_from<noise_source<float>, normal_noise>);
 static_assert(std::constructible_from<noise_source<half>, normal_noise>);
+static_assert(std::constructible_from<noise_source<half>, normal_noise_at>);
+static_assert(generated_noise<normal_noise> && generated_noise<normal_noise_at>);
+static_assert(!generated_noise<random_key>);
 static_assert(std::constructible_from<noise_source<float, device_space>, device>);
 static_assert(!std::constructible_from<noise_source<float>, device>);
 static_assert(!std::constructible_from<noise_source<double>, host>);
@@ -74,9 +77,9 @@ TEST_CASE("noise is stored or generated") {
   CHECK(stored.operand().rows.row_stride == 4);
   noise_source<float> const generated = normal_noise{{.seed = 5, .step = 6, .first_sample = 7}};
   CHECK(generated.operand().generated);
-  CHECK(generated.operand().key.seed == 5);
-  CHECK(generated.operand().key.step == 6);
-  CHECK(generated.operand().key.first_sample == 7);
+  CHECK(generated.operand().noise.key.seed == 5);
+  CHECK(generated.operand().noise.key.step == 6);
+  CHECK(generated.operand().noise.key.first_sample == 7);
   CHECK(generated.tensor.absent());
   noise_source<float> const none;
   CHECK(none.tensor.absent());
@@ -121,6 +124,9 @@ TEST_CASE("stored noise has the shape of the samples, generated noise has any up
         "f: noise (expected the shape of x0, [3,4], got [3,2])");
   CHECK(check({}, model) == "f: noise (expected a tensor, got none)");
   CHECK(check(normal_noise{}, model) == "no error");
+  random_key const key;
+  CHECK(check(normal_noise_at{&key}, model) == "no error");
+  CHECK(check(normal_noise_at{}, model) == "f: noise (expected a key, got a null pointer)");
   constexpr std::int64_t limit = std::int64_t{1} << 34;
   CHECK(check(normal_noise{}, view(memory, 1, limit)) == "no error");
   CHECK(check(normal_noise{}, view(memory, 1, limit + 1)) ==

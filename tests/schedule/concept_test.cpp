@@ -59,6 +59,17 @@ static_assert(!noise_schedule<changes_itself>);
 static_assert(!noise_schedule<owns_memory>);
 static_assert(!noise_schedule<double>);
 
+// A schedule without memory is read everywhere, a table where it lies.
+using addloss::device_space;
+using addloss::host_space;
+using addloss::schedule_in;
+using addloss::schedule_table;
+static_assert(schedule_in<exploding, host_space> && schedule_in<exploding, device_space>);
+static_assert(schedule_in<schedule_table<>, host_space>);
+static_assert(!schedule_in<schedule_table<>, device_space>);
+static_assert(schedule_in<schedule_table<device_space>, device_space>);
+static_assert(!schedule_in<schedule_table<device_space>, host_space>);
+
 double sigma_through(noise_schedule auto const& schedule, double t) { return schedule.at(t).sigma; }
 
 }  // namespace

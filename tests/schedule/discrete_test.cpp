@@ -56,6 +56,16 @@ std::string from(std::vector<double> const& alphas_cumprod) {
 
 }  // namespace
 
+TEST_CASE("outside its table a schedule of a device gives NaN, as nobody there can be told") {
+  auto const schedule = linear_schedule();
+  addloss::schedule_table<addloss::device_space> const there{schedule.table().levels, 1000};
+  CHECK(there.at(999).alpha == schedule.at(999).alpha);
+  for (std::int64_t const t : {-1, 1000}) {
+    CHECK(std::isnan(there.at(t).alpha));
+    CHECK(std::isnan(there.at(t).sigma));
+  }
+}
+
 TEST_CASE("the linear schedule") {
   check_betas(linear_schedule(), 1000, [](long double t) { return 1e-4L + t * 0.0199L / 999; });
   check_betas(linear_schedule({0.1, 0.4, 4}), 4, [](long double t) { return 0.1L + t * 0.1L; });

@@ -10,7 +10,8 @@
 namespace addloss {
 
 /// What runs a pass in a context (see reduce/pass.hpp for the contract). A back end is one
-/// specialisation; the primary is disabled.
+/// specialisation; the primary is disabled. `check(context, pass)` raises what `run(context, pass)`
+/// would raise before it writes anything, and writes nothing.
 template <class Context>
 struct executor;
 

@@ -11,7 +11,6 @@
 /// Source: Box, Muller, A note on the generation of random normal deviates, 1958.
 #pragma once
 
-#include <bit>
 #include <cstdint>
 
 #include <addloss/core/math.hpp>
@@ -32,8 +31,8 @@ struct scalar_bits {
   using real = float;
   using word = std::uint32_t;
   static ADDLOSS_HOST_DEVICE constexpr float constant(float x) { return x; }
-  static ADDLOSS_HOST_DEVICE constexpr float real_of(word w) { return std::bit_cast<float>(w); }
-  static ADDLOSS_HOST_DEVICE constexpr word word_of(float x) { return std::bit_cast<word>(x); }
+  static ADDLOSS_HOST_DEVICE constexpr float real_of(word w) { return bits_as<float>(w); }
+  static ADDLOSS_HOST_DEVICE constexpr word word_of(float x) { return bits_as<word>(x); }
   /// w as a signed number.
   static ADDLOSS_HOST_DEVICE constexpr float convert(word w) {
     return static_cast<float>(static_cast<std::int32_t>(w));
@@ -43,6 +42,15 @@ struct scalar_bits {
     return static_cast<word>(static_cast<std::int32_t>(w) >> count);
   }
   static ADDLOSS_HOST_DEVICE inline float square_root(float x) { return math::sqrt(x); }
+  /// A product on its own: fused with an addition that follows, a generated number would not be the
+  /// number that is stored.
+  static ADDLOSS_HOST_DEVICE inline float product(float a, float b) {
+#if defined(__CUDA_ARCH__)
+    return __fmul_rn(a, b);
+#else
+    return a * b;
+#endif
+  }
 };
 
 /// -2 ln u for u = (w + 1/2) / 2^32; always positive.
@@ -94,7 +102,8 @@ ADDLOSS_HOST_DEVICE ADDLOSS_INLINE normal_pair<typename B::real> box_muller(
   word const signed_sine = (B::word_of(sine) ^ difference) ^ (turned & 0x80000000U);
   word const signed_cosine =
       (B::word_of(cosine) ^ difference) ^ ((turned ^ (turned << 1)) & 0x80000000U);
-  return {radius * B::real_of(signed_cosine), radius * B::real_of(signed_sine)};
+  return {B::product(radius, B::real_of(signed_cosine)),
+          B::product(radius, B::real_of(signed_sine))};
 }
 
 }  // namespace detail

@@ -9,7 +9,6 @@
 /// Loads widen exactly; stores round to nearest, ties to even; NaN stays NaN, overflow is infinity.
 #pragma once
 
-#include <bit>
 #include <concepts>
 #include <cstdint>
 #include <type_traits>
@@ -20,9 +19,15 @@ namespace addloss {
 
 namespace detail {
 
+/// The bits of `x` as another type. std::bit_cast is not for device code.
+template <class To, class From>
+ADDLOSS_HOST_DEVICE constexpr To bits_as(From x) {
+  return __builtin_bit_cast(To, x);
+}
+
 /// Bits of the binary16 nearest to `x`, ties to even.
 ADDLOSS_HOST_DEVICE constexpr std::uint16_t half_bits(float x) {
-  auto const bits = std::bit_cast<std::uint32_t>(x);
+  auto const bits = bits_as<std::uint32_t>(x);
   auto const sign = static_cast<std::uint16_t>((bits >> 16) & 0x8000U);
   std::uint32_t const magnitude = bits & 0x7fffffffU;
   if (magnitude > 0x7f800000U) return static_cast<std::uint16_t>(sign | 0x7e00U);  // NaN
@@ -45,17 +50,17 @@ ADDLOSS_HOST_DEVICE constexpr float float_from_half_bits(std::uint16_t bits) {
   std::uint32_t const sign = static_cast<std::uint32_t>(bits & 0x8000U) << 16;
   std::uint32_t const exponent = (bits >> 10) & 0x1fU;
   std::uint32_t const mantissa = bits & 0x3ffU;
-  if (exponent == 31) return std::bit_cast<float>(sign | 0x7f800000U | (mantissa << 13));
+  if (exponent == 31) return bits_as<float>(sign | 0x7f800000U | (mantissa << 13));
   if (exponent == 0) {  // zero or subnormal: mantissa * 2^-24
     float const magnitude = static_cast<float>(mantissa) * 0x1p-24F;
     return sign != 0 ? -magnitude : magnitude;
   }
-  return std::bit_cast<float>(sign | ((exponent + 112U) << 23) | (mantissa << 13));
+  return bits_as<float>(sign | ((exponent + 112U) << 23) | (mantissa << 13));
 }
 
 /// Bits of the bfloat16 nearest to `x`, ties to even.
 ADDLOSS_HOST_DEVICE constexpr std::uint16_t bfloat16_bits(float x) {
-  auto const bits = std::bit_cast<std::uint32_t>(x);
+  auto const bits = bits_as<std::uint32_t>(x);
   if ((bits & 0x7fffffffU) > 0x7f800000U) {  // NaN: keep it quiet, or rounding could make it inf
     return static_cast<std::uint16_t>((bits >> 16) | 0x40U);
   }
@@ -63,7 +68,7 @@ ADDLOSS_HOST_DEVICE constexpr std::uint16_t bfloat16_bits(float x) {
 }
 
 ADDLOSS_HOST_DEVICE constexpr float float_from_bfloat16_bits(std::uint16_t bits) {
-  return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+  return bits_as<float>(static_cast<std::uint32_t>(bits) << 16);
 }
 
 }  // namespace detail

@@ -32,11 +32,12 @@ struct tensor_view {
   std::int64_t extents[slots] = {};
   std::int64_t strides[slots] = {};
 
-  /// A view to write through can be read through.
-  constexpr operator tensor_view<T const, Rank, Space>() const  // NOLINT(*-explicit-*)
-    requires(!std::is_const_v<T>)
-  {
-    tensor_view<T const, Rank, Space> result;
+  /// A view to write through can be read through. (A template, as nvcc warns of a conversion of
+  /// `T const` to itself even where it is constrained away.)
+  template <class U>
+    requires(std::same_as<U, T const> && !std::same_as<U, T>)
+  constexpr operator tensor_view<U, Rank, Space>() const {  // NOLINT(*-explicit-*)
+    tensor_view<U, Rank, Space> result;
     result.data = data;
     for (int axis = 0; axis < Rank; ++axis) {
       result.extents[axis] = extents[axis];

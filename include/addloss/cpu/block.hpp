@@ -42,6 +42,10 @@ struct generated_row {
   }
 };
 
+inline generated_row row_of(generated_operand const& operand, std::int64_t row) {
+  return {operand.current_key(), static_cast<std::uint32_t>(row)};
+}
+
 enum class store_kind : unsigned char { none, overwrite, add, stream };
 
 /// Totals over elements: the sums, then the tallies, then the number of non-finite elements.

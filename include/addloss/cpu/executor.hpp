@@ -119,16 +119,14 @@ struct pass_runner {
       return run_blocks(part, row, store, first, last, rows...);
     } else {
       auto const operand = pass.template operand<static_cast<int>(Index)>(part, row);
+      auto const with = [&](auto const& next) {
+        return with_operands<Index + 1>(part, row, store, first, last, rows..., next);
+      };
       if constexpr (requires { operand.generated; }) {
-        if (operand.generated) {
-          generated_row const generated{operand.key, static_cast<std::uint32_t>(row)};
-          return with_operands<Index + 1>(part, row, store, first, last, rows..., generated);
-        }
-        return with_operands<Index + 1>(part, row, store, first, last, rows...,
-                                        row_of(operand.rows, row));
+        if (operand.generated) return with(row_of(operand.noise, row));
+        return with(row_of(operand.rows, row));
       } else {
-        return with_operands<Index + 1>(part, row, store, first, last, rows...,
-                                        row_of(operand, row));
+        return with(row_of(operand, row));
       }
     }
   }
@@ -246,11 +244,15 @@ struct pass_runner {
 template <>
 struct executor<cpu_context> {
   template <fused_pass Pass>
-  static void run(cpu_context const& context, Pass const& pass) {
+  static void check(cpu_context const& context, Pass const& /*pass*/) {
     if (context.threads < 1) {
       detail::fail("cpu_context", "threads", detail::text() << "at least 1",
                    detail::text() << context.threads);
     }
+  }
+  template <fused_pass Pass>
+  static void run(cpu_context const& context, Pass const& pass) {
+    check(context, pass);
     detail::pass_runner<Pass>{pass, context}.run();
   }
 };

@@ -35,6 +35,7 @@ struct simd_bits {
     return (word)((signed_word)w >> count);
   }
   static ADDLOSS_INLINE real square_root(real x) { return simd_sqrt(x); }
+  static ADDLOSS_INLINE real product(real a, real b) { return a * b; }
 
   /// Products of the low halves of 64-bit lanes.
   static ADDLOSS_INLINE wide product(wide a, wide b) {

@@ -170,8 +170,7 @@ struct logit_row {
   }
 };
 
-template <class A, class T, class Loss, bool Generator, class Tokens, class Heads, class Reduction,
-          class Out>
+template <class A, class T, class Loss, bool Generator, class Tokens, class Heads, class Out>
 struct adversarial_pass {
   using arithmetic = A;
   static constexpr unsigned operand_count = 1;
@@ -194,10 +193,10 @@ struct adversarial_pass {
   std::int64_t tokens[max_heads];
   side part_side[max_parts];
   gradient_scale<A> upstream;
-  loss_writer<Reduction, Out> writer;
+  loss_writer<Out> writer;
   head_statistics* statistics;
 
-  [[nodiscard]] int parts() const { return sides * heads; }
+  [[nodiscard]] ADDLOSS_HOST_DEVICE int parts() const { return sides * heads; }
   [[nodiscard]] ADDLOSS_HOST_DEVICE part_extent extent(int part) const {
     std::int64_t const row = tokens[part / sides];
     return collapsed ? part_extent{1, samples * row} : part_extent{samples, row};
@@ -269,8 +268,7 @@ struct bound_adversarial {
   template <class Reduction, class Out>
   auto pass(char const* function, detail::loss_output<Out, Space> const& value,
             gradients const& grad, options const& settings) const {
-    using pass_type =
-        detail::adversarial_pass<arithmetic, T, Loss, Generator, Tokens, Heads, Reduction, Out>;
+    using pass_type = detail::adversarial_pass<arithmetic, T, Loss, Generator, Tokens, Heads, Out>;
     pass_type result{};
     result.heads = detail::check_heads(function, "fake", fake.size());
     detail::check_same_heads(function, "real", real.size(), Generator ? 0 : fake.size());

@@ -74,7 +74,7 @@ struct difference_row {
 };
 
 /// What both forms of the loss share; `Form` adds operands and rows.
-template <class Form, class A, class G, class Reduction, class Out>
+template <class Form, class A, class G, class Out>
 struct distillation_pass_base {
   using arithmetic = A;
   static constexpr unsigned output_count = 1;
@@ -86,11 +86,11 @@ struct distillation_pass_base {
   part_extent size;
   output_rows<G> gradient;
   gradient_scale<A> upstream;
-  loss_writer<Reduction, Out> writer;
+  loss_writer<Out> writer;
   double element_factor;
 
-  [[nodiscard]] int parts() const { return 1; }
-  [[nodiscard]] part_extent extent(int /*part*/) const { return size; }
+  [[nodiscard]] ADDLOSS_HOST_DEVICE int parts() const { return 1; }
+  [[nodiscard]] ADDLOSS_HOST_DEVICE part_extent extent(int /*part*/) const { return size; }
   template <int>
   [[nodiscard]] ADDLOSS_HOST_DEVICE output_rows<G> const& output(int /*part*/) const {
     return gradient;
@@ -129,9 +129,8 @@ struct target_distillation {
   rows<Y const, Space> target;
   rows<time_type const, Space> timesteps;
 
-  template <class Reduction, class Out>
-  struct pass_type
-      : detail::distillation_pass_base<pass_type<Reduction, Out>, arithmetic, X, Reduction, Out> {
+  template <class Out>
+  struct pass_type : detail::distillation_pass_base<pass_type<Out>, arithmetic, X, Out> {
     static constexpr unsigned operand_count = 2;
     Loss loss;
     Schedule schedule;
@@ -172,16 +171,16 @@ struct target_distillation {
     auto const scale =
         detail::check_upstream(function, settings.upstream, settings.grad_scale, student.count);
     using detail::stored_rows;
-    return pass_type<Reduction, Out>{{{student.count, student.row_size},
-                                      grad.output(),
-                                      scale,
-                                      writer,
-                                      Loss::elements::factor(student.row_size)},
-                                     loss,
-                                     schedule,
-                                     stored_rows(student),
-                                     stored_rows(target),
-                                     stored_rows(timesteps)};
+    return pass_type<Out>{{{student.count, student.row_size},
+                           grad.output(),
+                           scale,
+                           writer,
+                           Loss::elements::factor(student.row_size)},
+                          loss,
+                          schedule,
+                          stored_rows(student),
+                          stored_rows(target),
+                          stored_rows(timesteps)};
   }
 };
 
@@ -216,9 +215,8 @@ struct teacher_distillation {
   teacher_predictions<Y, Space> teacher;
   rows<time_type const, Space> timesteps;
 
-  template <class Reduction, class Out>
-  struct pass_type
-      : detail::distillation_pass_base<pass_type<Reduction, Out>, arithmetic, X, Reduction, Out> {
+  template <class Out>
+  struct pass_type : detail::distillation_pass_base<pass_type<Out>, arithmetic, X, Out> {
     // u, c, then as needed: the student, the noise, the negative prediction.
     static constexpr unsigned student_index = 2;
     static constexpr unsigned noise_index = student_index + (reads_student ? 1U : 0U);
@@ -347,20 +345,20 @@ struct teacher_distillation {
     using detail::stored_rows;
     auto const conditional = stored_rows(teacher.conditional);
     auto const unconditional = guided ? stored_rows(teacher.unconditional) : conditional;
-    return pass_type<Reduction, Out>{{{student.count, student.row_size},
-                                      grad.output(),
-                                      scale,
-                                      writer,
-                                      Loss::elements::factor(student.row_size)},
-                                     loss,
-                                     schedule,
-                                     stored_rows(student),
-                                     conditional,
-                                     unconditional,
-                                     stored_rows(teacher.negative),
-                                     teacher.noise.operand(),
-                                     stored_rows(timesteps),
-                                     teacher.guidance_scale};
+    return pass_type<Out>{{{student.count, student.row_size},
+                           grad.output(),
+                           scale,
+                           writer,
+                           Loss::elements::factor(student.row_size)},
+                          loss,
+                          schedule,
+                          stored_rows(student),
+                          conditional,
+                          unconditional,
+                          stored_rows(teacher.negative),
+                          teacher.noise.operand(),
+                          stored_rows(timesteps),
+                          teacher.guidance_scale};
   }
 };
 
@@ -381,6 +379,7 @@ struct distillation {
   /// From the teacher's image, or any target (a multi-step teacher's too).
   template <noise_schedule Schedule, tensor_like Student, tensor_like Target,
             tensor_in<typename Schedule::time_type const, typename view_of<Student>::space> Time>
+    requires(schedule_in<Schedule, typename view_of<Student>::space>)
   auto operator()(Schedule const& schedule, Student&& student, Target&& target,
                   Time&& timesteps) const {
     using x = typename view_of<Student>::value_type;
@@ -404,6 +403,7 @@ struct distillation {
   /// Source of nfsd: Katzir, Patashnik, Cohen-Or, Lischinski, Noise-Free Score Distillation, 2023.
   template <prediction_type Prediction, noise_schedule Schedule, tensor_like Student, class Y,
             tensor_in<typename Schedule::time_type const, typename view_of<Student>::space> Time>
+    requires(schedule_in<Schedule, typename view_of<Student>::space>)
   auto from_teacher(Prediction /*type*/, Schedule const& schedule, Student&& student,
                     teacher_predictions<Y, typename view_of<Student>::space> const& teacher,
                     Time&& timesteps) const {

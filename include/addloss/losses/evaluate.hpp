@@ -46,6 +46,12 @@ template <class Loss, arithmetic_scalar T>
 auto values_of(sum_and_count<T>& totals) {
   return typename Loss::template values<T>{destination<T, typename Loss::space>(totals)};
 }
+/// On a GPU, which a host's sum_and_count cannot be written from.
+template <class Loss, arithmetic_scalar T>
+  requires(!std::same_as<typename Loss::space, host_space>)
+auto values_of(sum_and_count<T>* totals) {
+  return typename Loss::template values<T>{destination<T, typename Loss::space>(totals)};
+}
 template <class Loss, class Out>
   requires(std::same_as<Out, typename Loss::template values<typename Out::value_type>>)
 Out const& values_of(Out const& out) {
@@ -59,6 +65,8 @@ void run_passes(Context const& ctx, Pass const& pass) {
 /// The terms of a sum: checked both before the first is run.
 template <class Context, class First, class Second>
 void run_passes(Context const& ctx, std::pair<First, Second> const& passes) {
+  executor<Context>::check(ctx, passes.first);
+  executor<Context>::check(ctx, passes.second);
   executor<Context>::run(ctx, passes.first);
   executor<Context>::run(ctx, passes.second);
 }

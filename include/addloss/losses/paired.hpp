@@ -71,7 +71,7 @@ struct pair_row {
   }
 };
 
-template <class A, class T, class Loss, class Tokens, class Heads, class Reduction, class Out>
+template <class A, class T, class Loss, class Tokens, class Heads, class Out>
 struct pair_pass {
   using arithmetic = A;
   static constexpr unsigned operand_count = 2;
@@ -89,10 +89,10 @@ struct pair_pass {
   stored<T> logits[2][max_heads];
   output_rows<T> gradient[2][max_heads];
   gradient_scale<A> upstream;
-  loss_writer<Reduction, Out> writer;
+  loss_writer<Out> writer;
   pair_statistics* statistics;
 
-  [[nodiscard]] int parts() const { return heads; }
+  [[nodiscard]] ADDLOSS_HOST_DEVICE int parts() const { return heads; }
   [[nodiscard]] ADDLOSS_HOST_DEVICE part_extent extent(int part) const {
     return {samples, tokens[part]};
   }
@@ -154,7 +154,7 @@ struct bound_pair {
   auto pass(char const* function, detail::loss_output<Out, Space> const& value,
             gradients const& grad, options const& settings) const {
     using detail::check_heads;
-    detail::pair_pass<arithmetic, T, Loss, Tokens, Heads, Reduction, Out> result{};
+    detail::pair_pass<arithmetic, T, Loss, Tokens, Heads, Out> result{};
     if (!(weight >= 0)) {
       detail::fail(function, "lambda", detail::text() << "a number >= 0", detail::text() << weight);
     }

@@ -57,7 +57,7 @@ struct square_row {
   }
 };
 
-template <class A, class T, class Reduction, class Out>
+template <class A, class T, class Out>
 struct r1_pass {
   using arithmetic = A;
   static constexpr unsigned operand_count = 1;
@@ -74,11 +74,13 @@ struct r1_pass {
   stored<T> gradient[max_heads];
   output_rows<T> cotangent[max_heads];
   gradient_scale<A> upstream;
-  loss_writer<Reduction, Out> writer;
+  loss_writer<Out> writer;
   double* penalties;
 
-  [[nodiscard]] int parts() const { return heads; }
-  [[nodiscard]] part_extent extent(int part) const { return {samples, sizes[part]}; }
+  [[nodiscard]] ADDLOSS_HOST_DEVICE int parts() const { return heads; }
+  [[nodiscard]] ADDLOSS_HOST_DEVICE part_extent extent(int part) const {
+    return {samples, sizes[part]};
+  }
   template <int>
   [[nodiscard]] ADDLOSS_HOST_DEVICE stored<T> operand(int part, std::int64_t /*row*/) const {
     return gradient[part];
@@ -135,7 +137,7 @@ struct bound_r1 {
     if (!cotangent.features.empty()) {
       detail::check_same_heads(function, "cotangents", cotangent.features.size(), features.size());
     }
-    detail::r1_pass<arithmetic, T, Reduction, Out> result{};
+    detail::r1_pass<arithmetic, T, Out> result{};
     result.heads = heads;
     result.samples = features[0].count;
     result.weight = gamma * factor * interval;

@@ -102,7 +102,7 @@ struct step_pass : combination_pass_base<X> {
   step_coefficients coefficients;
   stored<Y> sample;
   stored<X> noisy;
-  noise_operand<float> noise;
+  generated_operand noise;
 
   template <int I>
   [[nodiscard]] ADDLOSS_HOST_DEVICE auto operand(int /*part*/, std::int64_t /*row*/) const {
@@ -200,7 +200,7 @@ void sample_few_steps(Rule rule, Context const& ctx, Schedule const& schedule,
                                     coefficients,
                                     detail::stored_rows(sample),
                                     detail::stored_rows(noisy),
-                                    {{}, key, true}});
+                                    {key}});
     ++key.stream;
   };
   update(detail::pure_noise{}, {0, 0, schedule.at(times.falling(0)).sigma});

@@ -52,8 +52,8 @@ struct combination_pass_base {
   part_extent size;
   output_rows<Out> out;
 
-  [[nodiscard]] int parts() const { return 1; }
-  [[nodiscard]] part_extent extent(int /*part*/) const { return size; }
+  [[nodiscard]] ADDLOSS_HOST_DEVICE int parts() const { return 1; }
+  [[nodiscard]] ADDLOSS_HOST_DEVICE part_extent extent(int /*part*/) const { return size; }
   template <int>
   [[nodiscard]] ADDLOSS_HOST_DEVICE output_rows<Out> const& output(int /*part*/) const {
     return out;
@@ -66,8 +66,9 @@ struct combination_pass_base {
                                   double const* /*values*/) const {}
 };
 
-/// out = a first + b second, (a, b) of each row given by `Coefficients`.
-template <class Coefficients, class Schedule, class X, class Y, class Out>
+/// out = a first + b second, (a, b) of each row given by `Coefficients`. `Second`: an operand, stored
+/// or generated.
+template <class Coefficients, class Schedule, class X, class Second, class Out>
 struct combination_pass : combination_pass_base<Out> {
   using typename combination_pass_base<Out>::arithmetic;
   using time_type = typename Schedule::time_type;
@@ -75,7 +76,7 @@ struct combination_pass : combination_pass_base<Out> {
 
   Schedule schedule;
   stored<X> first;
-  noise_operand<Y> second;
+  Second second;
   stored<time_type> timesteps;
 
   template <int I>
@@ -140,8 +141,8 @@ template <class Noise>
 struct stored_noise {
   using type = value_of<Noise>;
 };
-template <>
-struct stored_noise<normal_noise> {
+template <generated_noise Noise>
+struct stored_noise<Noise> {
   using type = float;
 };
 
@@ -168,20 +169,28 @@ void combine(char const* function, Context const& ctx, Schedule const& schedule,
   }
   check_same_rows(function, "out", out, first_name, first);
   check_distinct_rows(function, "out", out);
-  executor<Context>::run(
-      ctx, combination_pass<Coefficients, Schedule, value_of<First>, second_type, value_of<Out>>{
-               {{first.count, first.row_size}, {out.data, out.row_stride, store_mode::overwrite}},
-               schedule,
-               stored_rows(first),
-               second.operand(),
-               stored_rows(timesteps)});
+  auto const run = [&](auto const& operand) {
+    using operand_type = std::remove_cvref_t<decltype(operand)>;
+    executor<Context>::run(
+        ctx, combination_pass<Coefficients, Schedule, value_of<First>, operand_type, value_of<Out>>{
+                 {{first.count, first.row_size}, {out.data, out.row_stride, store_mode::overwrite}},
+                 schedule,
+                 stored_rows(first),
+                 operand,
+                 stored_rows(timesteps)});
+  };
+  if constexpr (generated_noise<std::remove_cvref_t<Second>>) {
+    run(second.noise);
+  } else {
+    run(stored_rows(second.tensor));
+  }
 }
 
 }  // namespace detail
 
-/// A noise argument for samples in `Space`: a tensor, or `normal_noise`.
+/// A noise argument for samples in `Space`: a tensor, `normal_noise`, or `normal_noise_at`.
 template <class Noise, class Space>
-concept noise_like = std::same_as<std::remove_cvref_t<Noise>, normal_noise> ||
+concept noise_like = generated_noise<std::remove_cvref_t<Noise>> ||
                      (tensor_like<Noise> && std::same_as<typename view_of<Noise>::space, Space>);
 
 /// A tensor in the memory of `Context`.
@@ -190,9 +199,10 @@ concept tensor_of =
     tensor_like<Tensor> && std::same_as<typename view_of<Tensor>::space, typename Context::space> &&
     storage_scalar<typename view_of<Tensor>::value_type>;
 
-/// The times of a batch for `Schedule`, in the memory of `Context`.
+/// The times of a batch for `Schedule`, both in the memory of `Context`.
 template <class Tensor, class Schedule, class Context>
-concept times_of = tensor_in<Tensor, typename Schedule::time_type const, typename Context::space>;
+concept times_of = tensor_in<Tensor, typename Schedule::time_type const, typename Context::space> &&
+                   schedule_in<Schedule, typename Context::space>;
 
 /// x_t = alpha x_0 + sigma eps.
 template <has_executor Context, noise_schedule Schedule, tensor_of<Context> X0,

@@ -18,7 +18,7 @@ struct sum_and_count {
 };
 
 /// A scalar variable or tensor of rank 0 (for `mean` and `sum`), a tensor [B] (for `per_sample`), or
-/// a `sum_and_count` (for `sum`). Default-constructed: absent.
+/// a `sum_and_count` (for `sum`; on a GPU a pointer to one there). Default-constructed: absent.
 template <class T, class Space = host_space>
 struct destination {
   T* scalar = nullptr;
@@ -40,6 +40,9 @@ struct destination {
   destination(sum_and_count<T>& totals)  // NOLINT(*-explicit-*)
     requires(std::same_as<Space, host_space>)
       : scalar(&totals.sum), count(&totals.count), absent_(false) {}
+  destination(sum_and_count<T>* totals)  // NOLINT(*-explicit-*)
+    requires(!std::same_as<Space, host_space>)
+      : scalar(&totals->sum), count(&totals->count), absent_(totals == nullptr) {}
 
   [[nodiscard]] bool absent() const { return absent_; }
 
@@ -87,7 +90,7 @@ void check_destination(char const* function, argument_name argument,
 }
 
 /// Writes the loss of each sample and of the batch. Kernels hold it by value.
-template <class Reduction, class T>
+template <class T>
 struct loss_writer {
   T* scalar = nullptr;
   T* samples = nullptr;
@@ -129,8 +132,8 @@ struct loss_writer {
 
 /// Checks where a loss over `samples` samples goes.
 template <class Reduction, class T, class Space>
-loss_writer<Reduction, T> check_output(char const* function, loss_output<T, Space> const& out,
-                                       std::int64_t samples, std::int64_t* non_finite) {
+loss_writer<T> check_output(char const* function, loss_output<T, Space> const& out,
+                            std::int64_t samples, std::int64_t* non_finite) {
   check_destination<Reduction>(function, out.name, out.own, samples);
   check_destination<Reduction>(function, "total", out.total, samples);
   return {out.own.scalar,
@@ -150,7 +153,8 @@ loss_writer<Reduction, T> check_output(char const* function, loss_output<T, Spac
 
 }  // namespace detail
 
-/// Settings of an evaluation. `T` is the arithmetic type of the loss.
+/// Settings of an evaluation. `T` is the arithmetic type of the loss. All that is read and written
+/// through them lies in the memory of `Space`; so do the statistics of other losses' options.
 template <class T, class Space = host_space>
 struct evaluation_options {
   /// Gradient of what the user computes from the loss with respect to each L_b, shape [B].

@@ -3,6 +3,7 @@
 /// tensor could be read, and outputs that are written, added to, or left out.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 
 #include <addloss/core/philox.hpp>
@@ -20,6 +21,15 @@ struct normal_noise {
   random_key key;
 };
 
+/// The same noise, its key read where the samples are, when the pass runs: a captured CUDA graph is
+/// replayed with the seed and the step that the memory then holds.
+struct normal_noise_at {
+  random_key const* key = nullptr;
+};
+
+template <class N>
+concept generated_noise = std::same_as<N, normal_noise> || std::same_as<N, normal_noise_at>;
+
 namespace detail {
 
 inline constexpr std::int64_t max_noise_elements = std::int64_t{1} << 34;
@@ -36,11 +46,21 @@ stored<std::remove_const_t<T>> stored_rows(rows<T, Space> const& batch) {
   return {batch.data, batch.row_stride};
 }
 
-/// Noise that is stored, or generated from its key.
+/// Noise that is generated from its key.
+struct generated_operand {
+  random_key key;
+  random_key const* key_at = nullptr;  ///< read instead of `key` unless null
+
+  [[nodiscard]] ADDLOSS_HOST_DEVICE random_key current_key() const {
+    return key_at == nullptr ? key : *key_at;
+  }
+};
+
+/// Noise of which only the call says whether it is stored or generated.
 template <class T>
 struct noise_operand {
   stored<T> rows;
-  random_key key;
+  generated_operand noise;
   bool generated = false;
 };
 
@@ -56,22 +76,26 @@ struct output_rows {
 
 }  // namespace detail
 
-/// A noise argument: a stored tensor, or `normal_noise{key}` to generate it.
+/// A noise argument: a stored tensor, or `normal_noise{key}` or `normal_noise_at{&key}` to generate
+/// it.
 template <storage_scalar T, class Space = host_space>
 struct noise_source {
   rows<T const, Space> tensor;
-  random_key key;
+  detail::generated_operand noise;
   bool generated = false;
+  bool key_missing = false;  ///< a normal_noise_at without a key: refused where it is used
 
   noise_source() = default;
   template <class Tensor>
     requires(std::constructible_from<rows<T const, Space>, Tensor>)
   noise_source(Tensor&& stored)  // NOLINT(*-explicit-*, *-forwarding-reference-overload)
       : tensor(static_cast<Tensor&&>(stored)) {}
-  noise_source(normal_noise noise) : key(noise.key), generated(true) {}  // NOLINT(*-explicit-*)
+  noise_source(normal_noise from) : noise{from.key}, generated(true) {}  // NOLINT(*-explicit-*)
+  noise_source(normal_noise_at from)  // NOLINT(*-explicit-*)
+      : noise{{}, from.key}, generated(true), key_missing(from.key == nullptr) {}
 
   [[nodiscard]] detail::noise_operand<T> operand() const {
-    return {detail::stored_rows(tensor), key, generated};
+    return {detail::stored_rows(tensor), noise, generated};
   }
 };
 
@@ -81,7 +105,9 @@ namespace detail {
 template <class T, class U, class Space>
 void check_noise(char const* function, argument_name argument, noise_source<T, Space> const& noise,
                  argument_name model_name, rows<U, Space> const& model) {
-  if (!noise.generated) {
+  if (noise.key_missing) {
+    fail(function, argument, "a key", "a null pointer");
+  } else if (!noise.generated) {
     check_same_rows(function, argument, noise.tensor, model_name, model);
   } else if (model.row_size > max_noise_elements) {
     fail(function, argument, text() << "samples of at most 2^34 elements",

@@ -21,14 +21,18 @@
 ///   finish_row(part, row, double const* totals) -> double   the row's weighted loss
 ///   finish(totals, values)      last, once: double const (*totals)[total_count], the totals of each
 ///                               part over all rows: its sums, its tallies, the number of its
-///                               non-finite elements; values[part] is the sum of finish_row
+///                               non-finite elements; values[part] is the sum of finish_row. (A GPU
+///                               leaves both out of a pass without sums and tallies.)
+/// For a GPU all of these are ADDLOSS_HOST_DEVICE; the host calls `parts`, `extent` and `operand`,
+/// which read no tensor where noise is concerned.
 ///
-/// Summation tree. Sums are formed in double from blocks of `block_size` elements; inside a block
-/// in the arithmetic type, in 16 lanes (element i belongs to lane i mod 16, four elements of a lane
-/// are added pairwise before they join it). Blocks are added in order into segments of a row (about
-/// `segment_size` elements each, at most `max_segments`), segments into the row, rows into at most
-/// `max_groups` groups, groups into the total. The shape of the tree depends on the extents alone,
-/// never on threads or SIMD width. Tallies are counted in integers.
+/// Summation tree of the CPU (that of a GPU: cuda/row_runner.cuh, cuda/pass_kernel.cuh). Sums are
+/// formed in double from blocks of `block_size` elements; inside a block in the arithmetic type, in
+/// 16 lanes (element i belongs to lane i mod 16, four elements of a lane are added pairwise before
+/// they join it). Blocks are added in order into segments of a row (about `segment_size` elements
+/// each, at most `max_segments`), segments into the row, rows into at most `max_groups` groups,
+/// groups into the total. The shape of the tree depends on the extents alone, never on threads or
+/// SIMD width. Tallies are counted in integers.
 #pragma once
 
 #include <concepts>

@@ -26,4 +26,17 @@ concept noise_schedule =
       schedule.check(function, std::int64_t{}, time);
     };
 
+namespace detail {
+template <class S, class Space>
+inline constexpr bool lies_in = true;
+template <class S, class Space>
+  requires requires { typename S::space; }
+inline constexpr bool lies_in<S, Space> = std::same_as<typename S::space, Space>;
+}  // namespace detail
+
+/// A schedule that code can read whose tensors lie in `Space`: one without memory of its own, or
+/// with a `space` that is `Space`.
+template <class S, class Space>
+concept schedule_in = noise_schedule<S> && detail::lies_in<S, Space>;
+
 }  // namespace addloss

@@ -14,7 +14,9 @@
 #pragma once
 
 #include <cmath>
+#include <concepts>
 #include <cstdint>
+#include <limits>
 #include <numbers>
 #include <span>
 #include <vector>
@@ -25,15 +27,22 @@
 
 namespace addloss {
 
-/// A table of noise levels in `Space`, owned by somebody else: what losses and kernels read.
+/// A table of noise levels in `Space`, owned by somebody else: what losses and kernels read. For a
+/// GPU copy the `size` levels of a host's table there: schedule_table<device_space>{copy, size}.
 template <class Space = host_space>
 struct schedule_table {
   using time_type = std::int64_t;
+  using space = Space;
   noise_level const* levels = nullptr;
   std::int64_t size = 0;
 
-  /// Precondition: 0 <= t < size.
+  static constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
+
+  /// Precondition on the host: 0 <= t < size. A device has nobody to tell: NaN elsewhere.
   [[nodiscard]] ADDLOSS_HOST_DEVICE constexpr noise_level at(std::int64_t t) const {
+    if constexpr (!std::same_as<Space, host_space>) {
+      if (t < 0 || t >= size) return {not_a_number, not_a_number};
+    }
     return levels[t];
   }
   void check(char const* function, std::int64_t sample, std::int64_t t) const {

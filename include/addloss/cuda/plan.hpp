@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: MIT
+/// How a pass is cut into pieces for a GPU: pure arithmetic on the extents, for host and device.
+///
+/// A *task* is what one thread block does at a time. Rows of at most `warp_row_steps` steps are taken
+/// by one warp each, so a task is `warps` rows; a longer row is cut into segments, and a task is one
+/// segment, shared by all warps of the block. A *step* is what a warp reads at once: four packets of
+/// 16 bytes or more a thread.
+/// Each row of short parts and each segment of long ones leaves one *entry* in the workspace: its
+/// totals. Both numbers depend on the extents and the element types alone, never on the launch.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include <addloss/core/config.hpp>
+#include <addloss/core/math.hpp>
+#include <addloss/reduce/pass.hpp>
+
+namespace addloss::cuda {
+
+inline constexpr int warp_size = 32;
+inline constexpr int warps = 8;  ///< of a thread block
+inline constexpr int threads = warps * warp_size;
+
+/// Steps of a row up to which one warp takes it alone.
+inline constexpr std::int64_t warp_row_steps = 4;
+/// Entries that long rows may leave, but for one a row. Enough tasks to keep every multiprocessor
+/// busy to the end; few enough for one block to add them up in a few microseconds.
+inline constexpr std::int64_t max_segments = 8192;
+/// Steps whose sums are formed in the arithmetic type, before they are added in double.
+inline constexpr int chunk_steps = 16;
+
+/// Elements that a thread reads with one packet: 16 bytes of the smallest type.
+constexpr int packet_elements(unsigned smallest_size) {
+  return static_cast<int>(16 / smallest_size);
+}
+/// Elements of a step: each thread has a packet in each quarter of a group of 64 elements, so that
+/// it uses whole Philox blocks.
+ADDLOSS_HOST_DEVICE constexpr std::int64_t step_elements(int packet) {
+  return std::int64_t{4} * packet * warp_size;
+}
+
+/// Steps of a thread block in a row.
+ADDLOSS_HOST_DEVICE constexpr std::int64_t block_steps(std::int64_t row_size, int packet) {
+  std::int64_t const step = warps * step_elements(packet);
+  return row_size / step + (row_size % step != 0 ? 1 : 0);
+}
+
+/// Segments of a row; 0: a warp takes the whole row. `sums`: entries are wanted.
+constexpr std::int64_t row_segments(part_extent extent, int parts, int packet, bool sums) {
+  if (extent.row_size <= warp_row_steps * step_elements(packet)) return 0;
+  std::int64_t const steps = block_steps(extent.row_size, packet);
+  if (!sums) return steps;
+  std::int64_t const share = max_segments / extent.rows / parts;
+  return detail::at_most(steps, share < 1 ? 1 : share);
+}
+
+constexpr std::int64_t part_tasks(part_extent extent, std::int64_t segments) {
+  return segments == 0 ? extent.rows / warps + (extent.rows % warps != 0 ? 1 : 0)
+                       : extent.rows * segments;
+}
+ADDLOSS_HOST_DEVICE constexpr std::int64_t row_entries(std::int64_t segments) {
+  return segments == 0 ? 1 : segments;
+}
+
+/// Elements [first, last) of segment `index` of a row.
+ADDLOSS_HOST_DEVICE constexpr detail::piece segment_elements(std::int64_t row_size, int packet,
+                                                             std::int64_t segments,
+                                                             std::int64_t index) {
+  std::int64_t const step = warps * step_elements(packet);
+  detail::piece const steps = detail::split(block_steps(row_size, packet), segments, index);
+  // The last step may be incomplete, and end beyond 63 bits.
+  return {steps.first * step, steps.last > row_size / step ? row_size : steps.last * step};
+}
+
+/// The cut of a whole pass, as a kernel reads it. 32-bit numbers where there are many parts keep
+/// description and cut together below 4 KiB, what every driver takes as the arguments of a kernel.
+template <unsigned MaxParts>
+struct pass_plan {
+  using index = std::conditional_t<MaxParts == 1, std::int64_t, std::uint32_t>;
+  static constexpr std::int64_t max_index =
+      MaxParts == 1 ? std::int64_t{0x7fffffffffffffff} : std::int64_t{0xffffffff};
+
+  index first_task[MaxParts + 1];
+  index first_entry[MaxParts];
+  index segments[MaxParts];
+};
+
+/// A plan and its totals; `fits`: the numbers fit the plan's type.
+template <unsigned MaxParts>
+struct planned {
+  pass_plan<MaxParts> plan{};
+  std::int64_t tasks = 0;
+  std::int64_t entries = 0;
+  bool fits = true;
+};
+
+/// `extent(part)` for each of `parts` parts.
+template <unsigned MaxParts, class Extent>
+constexpr planned<MaxParts> make_plan(int parts, Extent const& extent, int packet, bool sums) {
+  using index = typename pass_plan<MaxParts>::index;
+  planned<MaxParts> result;
+  for (int part = 0; part < parts; ++part) {
+    part_extent const size = extent(part);
+    std::int64_t const segments = row_segments(size, parts, packet, sums);
+    result.plan.first_task[part] = static_cast<index>(result.tasks);
+    result.plan.first_entry[part] = static_cast<index>(result.entries);
+    result.plan.segments[part] = static_cast<index>(segments);
+    result.tasks += part_tasks(size, segments);
+    if (sums) result.entries += size.rows * row_entries(segments);
+  }
+  result.plan.first_task[parts] = static_cast<index>(result.tasks);
+  result.fits = result.tasks <= pass_plan<MaxParts>::max_index &&
+                result.entries <= pass_plan<MaxParts>::max_index;
+  return result;
+}
+
+}  // namespace addloss::cuda

@@ -1,0 +1,3 @@
+// SPDX-License-Identifier: MIT
+#define ADDLOSS_TEST_ON_GPU
+#include "losses/paired_test.cpp"  // NOLINT(bugprone-suspicious-include): the same bodies

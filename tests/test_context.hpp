@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: MIT
+/// Where the tests of losses and noising run: on the CPU, or, the same bodies compiled by nvcc with
+/// ADDLOSS_TEST_ON_GPU (tests/cuda/*_test.cu), on a GPU. There they leave out what is about SIMD
+/// registers, and sweeps whose kernels differ in a formula alone, which takes minutes to compile.
+#pragma once
+
+#if defined(ADDLOSS_TEST_ON_GPU)
+#include "cuda/unified_context.cuh"
+using test_context = unified_context;
+inline constexpr bool on_gpu = true;
+#else
+#include <addloss/cpu/executor.hpp>
+using test_context = addloss::cpu_context;
+inline constexpr bool on_gpu = false;
+#endif
