@@ -89,6 +89,27 @@ struct distillation_pass_base {
   loss_writer<Out> writer;
   double element_factor;
 
+  /// Of checked students: checks the rest.
+  template <class Reduction, class Elements, class Space>
+  static distillation_pass_base make(char const* function, rows<G const, Space> const& student,
+                                     loss_output<Out, Space> const& value,
+                                     addloss::gradient<G, Space> const& grad,
+                                     evaluation_options<A, Space> const& settings) {
+    auto const writer =
+        check_output<Reduction>(function, value, student.count, settings.non_finite);
+    if (grad.mode != store_mode::none) {
+      check_same_rows(function, "gradient", grad.target, "student", student);
+      check_distinct_rows(function, "gradient", grad.target);
+    }
+    auto const scale =
+        check_upstream(function, settings.upstream, settings.grad_scale, student.count);
+    return {{student.count, student.row_size},
+            grad.output(),
+            scale,
+            writer,
+            Elements::factor(student.row_size)};
+  }
+
   [[nodiscard]] ADDLOSS_HOST_DEVICE int parts() const { return 1; }
   [[nodiscard]] ADDLOSS_HOST_DEVICE part_extent extent(int /*part*/) const { return size; }
   template <int>
@@ -158,29 +179,14 @@ struct target_distillation {
   template <class Reduction, class Out>
   auto pass(char const* function, detail::loss_output<Out, Space> const& value,
             gradients const& grad, options const& settings) const {
-    using detail::check_same_rows;
     detail::check_rows(function, "student", student);
-    check_same_rows(function, "target", target, "student", student);
+    detail::check_same_rows(function, "target", target, "student", student);
     detail::check_timesteps(function, schedule, timesteps, student.count);
-    auto const writer =
-        detail::check_output<Reduction>(function, value, student.count, settings.non_finite);
-    if (grad.mode != detail::store_mode::none) {
-      check_same_rows(function, "gradient", grad.target, "student", student);
-      detail::check_distinct_rows(function, "gradient", grad.target);
-    }
-    auto const scale =
-        detail::check_upstream(function, settings.upstream, settings.grad_scale, student.count);
+    auto const base = pass_type<Out>::template make<Reduction, typename Loss::elements>(
+        function, student, value, grad, settings);
     using detail::stored_rows;
-    return pass_type<Out>{{{student.count, student.row_size},
-                           grad.output(),
-                           scale,
-                           writer,
-                           Loss::elements::factor(student.row_size)},
-                          loss,
-                          schedule,
-                          stored_rows(student),
-                          stored_rows(target),
-                          stored_rows(timesteps)};
+    return pass_type<Out>{
+        base, loss, schedule, stored_rows(student), stored_rows(target), stored_rows(timesteps)};
   }
 };
 
@@ -334,22 +340,12 @@ struct teacher_distillation {
         check_same_rows(function, "teacher.negative", teacher.negative, "student", student);
       }
     }
-    auto const writer =
-        detail::check_output<Reduction>(function, value, student.count, settings.non_finite);
-    if (grad.mode != detail::store_mode::none) {
-      check_same_rows(function, "gradient", grad.target, "student", student);
-      detail::check_distinct_rows(function, "gradient", grad.target);
-    }
-    auto const scale =
-        detail::check_upstream(function, settings.upstream, settings.grad_scale, student.count);
+    auto const base = pass_type<Out>::template make<Reduction, typename Loss::elements>(
+        function, student, value, grad, settings);
     using detail::stored_rows;
     auto const conditional = stored_rows(teacher.conditional);
     auto const unconditional = guided ? stored_rows(teacher.unconditional) : conditional;
-    return pass_type<Out>{{{student.count, student.row_size},
-                           grad.output(),
-                           scale,
-                           writer,
-                           Loss::elements::factor(student.row_size)},
+    return pass_type<Out>{base,
                           loss,
                           schedule,
                           stored_rows(student),
