@@ -3,7 +3,8 @@
 ///
 /// Why this shape: a pass is bound by memory, so a thread keeps 8 to 16 elements of every operand
 /// under way at once, and nothing is staged in shared memory. 256 threads of at most 128 registers
-/// let two or more blocks share a multiprocessor and hide each other's barriers. One thread makes a
+/// let two or more blocks share a multiprocessor and hide each other's barriers (`resident_blocks`
+/// says where that is given up). One thread makes a
 /// row's functor (levels of the schedule, weights: dozens of instructions in double), the others
 /// read it. There is a block for each task, so that the hardware balances long and short ones. No
 /// speed has been measured yet.
