@@ -9,34 +9,13 @@
 
 namespace {
 
-struct host_memory {
-  float* inputs;
-  float* outputs;
-  float const* weights;
-  std::int64_t const* t;
-  addloss::random_key const* key;
-  double* values;
-  addloss::head_statistics* health;
-  std::int64_t* non_finite;
-
-  explicit host_memory(step_memory& m)
-      : inputs(m.inputs.data()),
-        outputs(m.outputs.data()),
-        weights(m.weights.data()),
-        t(m.t.data()),
-        key(m.key.data()),
-        values(m.values.data()),
-        health(m.health.data()),
-        non_finite(m.non_finite.data()) {}
-};
-
 using host_step = add_step<addloss::host_space>;
 
 }  // namespace
 
 step_memory make_step(step_shape const& shape) {
   step_memory memory;
-  host_step const sizes(shape, host_memory(memory));
+  host_step const sizes(shape, pointers_to(memory));
   std::mt19937 random(17);
   std::normal_distribution<float> normal;
   memory.inputs.resize(sizes.input_count);
@@ -63,5 +42,5 @@ void change_step(step_memory& memory, unsigned index) {
 
 void run_on_cpu(step_shape const& shape, step_memory& memory) {
   static auto const schedule = addloss::scaled_linear_schedule();
-  host_step(shape, host_memory(memory)).run(addloss::cpu_context{}, schedule.table());
+  host_step(shape, pointers_to(memory)).run(addloss::cpu_context{}, schedule.table());
 }

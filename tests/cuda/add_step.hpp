@@ -34,13 +34,33 @@ struct step_memory {
   std::vector<std::int64_t> non_finite;
 };
 
+/// Where it lies.
+struct step_pointers {
+  float* inputs;
+  float* outputs;
+  float const* weights;
+  std::int64_t const* t;
+  addloss::random_key const* key;
+  double* values;
+  addloss::head_statistics* health;
+  std::int64_t* non_finite;
+};
+
+/// `Memory`: a step_memory, or arrays of the same names on a GPU.
+template <class Memory>
+step_pointers pointers_to(Memory& memory) {
+  return {memory.inputs.data(), memory.outputs.data(),   memory.weights.data(),
+          memory.t.data(),      memory.key.data(),       memory.values.data(),
+          memory.health.data(), memory.non_finite.data()};
+}
+
 /// Makes inputs of a step, and room for what it writes.
 step_memory make_step(step_shape const& shape);
 /// Other timesteps, weights and noise: those of step `index`.
 void change_step(step_memory& memory, unsigned index);
 void run_on_cpu(step_shape const& shape, step_memory& memory);
 
-/// The views of a step in memory that the pointers of `Memory` lead to.
+/// The views of a step in memory of `Space`.
 template <class Space>
 struct add_step {
   using images = addloss::tensor_view<float, 2, Space>;
@@ -78,9 +98,7 @@ struct add_step {
   std::span<addloss::head_statistics> health;
   std::int64_t* non_finite;
 
-  /// `Memory`: pointers named as the members of step_memory.
-  template <class Memory>
-  add_step(step_shape const& shape, Memory const& memory) {
+  add_step(step_shape const& shape, step_pointers const& memory) {
     auto const samples = shape.samples;
     auto const at_16_bytes = [](std::size_t count) { return (count + 3) / 4 * 4; };
     auto const input = [&](std::size_t size) {

@@ -38,7 +38,7 @@ class device_step {
       : memory_{device_array(m.inputs), device_array(m.outputs),   device_array(m.weights),
                 device_array(m.t),      device_array(m.key),       device_array(m.values),
                 device_array(m.health), device_array(m.non_finite)},
-        step_(shape, pointers(memory_)),
+        step_(shape, pointers_to(memory_)),
         schedule_(scaled_linear_schedule()),
         context_(
             workspace_bytes(step_.student_loss(schedule_.table()), step_.discriminator_loss())) {
@@ -87,26 +87,6 @@ class device_step {
     device_array<double> values;
     device_array<head_statistics> health;
     device_array<std::int64_t> non_finite;
-  };
-  struct pointers {
-    float* inputs;
-    float* outputs;
-    float const* weights;
-    std::int64_t const* t;
-    random_key const* key;
-    double* values;
-    head_statistics* health;
-    std::int64_t* non_finite;
-
-    explicit pointers(arrays const& a)
-        : inputs(a.inputs.data()),
-          outputs(a.outputs.data()),
-          weights(a.weights.data()),
-          t(a.t.data()),
-          key(a.key.data()),
-          values(a.values.data()),
-          health(a.health.data()),
-          non_finite(a.non_finite.data()) {}
   };
 
   arrays memory_;
