@@ -34,10 +34,14 @@
 
 namespace addloss::detail {
 
-/// A^T [outputs, points], G [points, 3] and B^T [points, points] of F(6, 3).
+/// A^T [outputs, points], G [points, 3] and B^T [points, points] of F(6, 3). The rows of G at x and
+/// -x differ in the sign of their odd column alone: weights of such points are transformed together.
 struct outer_toom_cook {
   static constexpr int outputs = 6;
   static constexpr int points = 8;
+  static constexpr int groups = 5;  ///< of points whose weights are transformed together
+  static constexpr int first_of_group[groups + 1] = {0, 1, 3, 5, 7, 8};
+  static constexpr int largest_group = 2;
   static constexpr double a[outputs][points] = {{1, 1, 1, 1, 1, 1, 1, 0},
                                                 {0, 1, -1, 2, -2, 1. / 2, -1. / 2, 0},
                                                 {0, 1, 1, 4, 4, 1. / 4, 1. / 4, 0},
@@ -60,7 +64,18 @@ struct outer_toom_cook {
                                                {0, 2, 4, -5. / 2, -5, 1. / 2, 1, 0},
                                                {0, -2, 4, 5. / 2, -5, -1. / 2, 1, 0},
                                                {0, -1, 0, 21. / 4, 0, -21. / 4, 0, 1}};
+
+  static constexpr bool groups_are_mirrored() {
+    bool mirrored = true;
+    for (int group = 0; group < groups; ++group) {
+      int const p = first_of_group[group];
+      if (first_of_group[group + 1] - p == 1) continue;
+      mirrored &= g[p + 1][0] == g[p][0] && g[p + 1][1] == -g[p][1] && g[p + 1][2] == g[p][2];
+    }
+    return mirrored;
+  }
 };
+static_assert(outer_toom_cook::groups_are_mirrored());
 
 /// The same of F(3, 3).
 struct inner_toom_cook {
@@ -176,8 +191,8 @@ template <arithmetic_scalar T, bool Transposed, class Terms>
 
 /// The convolution of one shape. Buffers: `tensor_size(channels)` numbers for V, E, M, D;
 /// `scratch_size()` for all else, which is a transposed copy of a tensor, or the weights of each
-/// panel. These are transformed, and products taken, for one outer point at a time, so that what a
-/// thread works on stays in its second-level cache.
+/// panel. These are transformed, and products taken, for one group of outer points at a time, so
+/// that what a thread works on stays in its second-level cache.
 template <arithmetic_scalar T>
 struct toom_cook {
   using outer = outer_toom_cook;
@@ -366,9 +381,10 @@ struct toom_cook {
     each_weights(in_channels, out_channels, scratch, [&](panel_weights const& weights) {
       std::int64_t const fetched = rows() * tile::columns / (tile::columns / tile::rows);
       std::memset(weights.taps, 0, sizeof(T) * static_cast<std::size_t>(weights.taps_size()));
-      unrolled<outer::points>([&](auto p) {
-        for (int s = 0; s < inner::points; ++s) {
-          int const k = p * inner::points + s;
+      unrolled<outer::groups>([&](auto g) {
+        int const first = outer::first_of_group[g] * inner::points;
+        int const end = outer::first_of_group[g + 1] * inner::points;
+        for (int k = first; k < end; ++k) {
           T const* const columns =
               v + k * point_stride(in_channels) + weights.panel * panel_stride();
           T const* const columns_dot = v_dot + (columns - v);
@@ -387,10 +403,10 @@ struct toom_cook {
                   return n == 0 ? panel_term<T>{e + row, columns, rows()}
                                 : panel_term<T>{e_dot + row, columns_dot, rows()};
                 },
-                v_dot == nullptr ? 1 : 2, false, weights.point(s) + o * tile::columns);
+                v_dot == nullptr ? 1 : 2, false, weights.point(k - first) + o * tile::columns);
           }
         }
-        weights.template add_transposed<p>();
+        weights.template add_transposed<g>();
       });
       add_panel(weights, w_bar);
     });
@@ -456,8 +472,8 @@ struct toom_cook {
   };
 
   /// The weights between `channels` channels from `first` on and the channels of a panel, as
-  /// vectors along the panel: taps [depth][9], and their transform for one outer point,
-  /// [inner points][depth].
+  /// vectors along the panel: taps [depth][9], and their transform for a group of outer points,
+  /// [points][depth].
   struct panel_weights {
     std::int64_t panel;
     std::int64_t first;
@@ -470,42 +486,66 @@ struct toom_cook {
       return depth * tile::columns + static_cast<std::int64_t>(64 / sizeof(T));
     }
     static std::int64_t size(std::int64_t depth) {
-      return depth * toom_cook::taps * tile::columns + inner::points * point_size(depth);
+      return depth * toom_cook::taps * tile::columns + group_points * point_size(depth);
     }
     [[nodiscard]] std::int64_t taps_size() const { return depth * toom_cook::taps * tile::columns; }
-    [[nodiscard]] T* point(int s) const { return taps + taps_size() + s * point_size(depth); }
+    [[nodiscard]] T* point(int k) const { return taps + taps_size() + k * point_size(depth); }
 
-    /// The outer point P of G w.
-    template <int P>
+    /// G w at the outer points of a group.
+    template <int Group>
     void transform() const {
+      constexpr int first = outer::first_of_group[Group];
+      constexpr int count = outer::first_of_group[Group + 1] - first;
       each_vector([&](T const* tap, T* point) ADDLOSS_INLINE_LAMBDA {
-        pack part[3];
+        pack part[count][3];
         unrolled<3>([&](auto b) ADDLOSS_INLINE_LAMBDA {
-          part[b] = linear_combination<pack, matrix_row<outer::g, P>, 3>(
-              [&](auto a)
-                  ADDLOSS_INLINE_LAMBDA { return pack::load(tap + (3 * a + b) * tile::columns); });
+          auto const weight = [&](auto a) ADDLOSS_INLINE_LAMBDA {
+            return pack::load(tap + (3 * a + b) * tile::columns);
+          };
+          if constexpr (count == 1) {
+            part[0][b] = linear_combination<pack, matrix_row<outer::g, first>, 3>(weight);
+          } else {
+            pack const even = linear_combination<pack, even_terms<first>, 3>(weight);
+            pack const odd = linear_combination<pack, odd_terms<first>, 3>(weight);
+            part[0][b] = even + odd;
+            part[1][b].lanes = even.lanes - odd.lanes;
+          }
         });
-        unrolled<inner::points>([&](auto s) ADDLOSS_INLINE_LAMBDA {
-          linear_combination<pack, matrix_row<inner::g, s>, 3>([&](auto b) ADDLOSS_INLINE_LAMBDA {
-            return part[b];
-          }).store(point + s * point_size(depth));
+        unrolled<count>([&](auto p) ADDLOSS_INLINE_LAMBDA {
+          unrolled<inner::points>([&](auto s) ADDLOSS_INLINE_LAMBDA {
+            linear_combination<pack, matrix_row<inner::g, s>, 3>([&](auto b) ADDLOSS_INLINE_LAMBDA {
+              return part[p][b];
+            }).store(point + (p * inner::points + s) * point_size(depth));
+          });
         });
       });
     }
-    /// taps += G^T Z of the outer point P.
-    template <int P>
+    /// taps += G^T Z, of the outer points of a group.
+    template <int Group>
     void add_transposed() const {
+      constexpr int first = outer::first_of_group[Group];
+      constexpr int count = outer::first_of_group[Group + 1] - first;
       each_vector([&](T* tap, T const* point) ADDLOSS_INLINE_LAMBDA {
         unrolled<3>([&](auto b) ADDLOSS_INLINE_LAMBDA {
-          pack const part = linear_combination<pack, matrix_column<inner::g, b>, inner::points>(
-              [&](auto s)
-                  ADDLOSS_INLINE_LAMBDA { return pack::load(point + s * point_size(depth)); });
+          auto const part = [&](int p) ADDLOSS_INLINE_LAMBDA {
+            return linear_combination<pack, matrix_column<inner::g, b>, inner::points>(
+                [&](auto s) ADDLOSS_INLINE_LAMBDA {
+                  return pack::load(point + (p * inner::points + s) * point_size(depth));
+                });
+          };
+          pack even = part(0);
+          pack odd = even;
+          if constexpr (count == 2) {
+            pack const other = part(1);
+            odd.lanes -= other.lanes;
+            even += other;
+          }
           unrolled<3>([&](auto a) ADDLOSS_INLINE_LAMBDA {
-            constexpr double c = outer::g[P][a];
+            constexpr double c = outer::g[first][a];
             if constexpr (c != 0) {
               T* const to = tap + (3 * a + b) * tile::columns;
               pack sum = pack::load(to);
-              sum.lanes += static_cast<T>(c) * part.lanes;
+              sum.lanes += static_cast<T>(c) * (a % 2 == 0 ? even : odd).lanes;
               sum.store(to);
             }
           });
@@ -514,6 +554,18 @@ struct toom_cook {
     }
 
    private:
+    static constexpr int group_points = outer::largest_group * inner::points;
+
+    /// Row P of the outer G, without its odd column, and that column alone.
+    template <int P>
+    struct even_terms {
+      static constexpr double at(int n) { return n % 2 == 0 ? outer::g[P][n] : 0; }
+    };
+    template <int P>
+    struct odd_terms {
+      static constexpr double at(int n) { return n % 2 == 0 ? 0 : outer::g[P][n]; }
+    };
+
     template <class Body>
     void each_vector(Body const& body) const {
       for (std::int64_t p = 0; p < depth; ++p) {
@@ -527,9 +579,9 @@ struct toom_cook {
   /// Channels whose weights are worked on at a time: the taps and the transforms of these and a
   /// panel are read once for each outer point, and should stay in the second-level cache.
   static std::int64_t weights_depth(std::int64_t channels) {
-    constexpr std::int64_t bytes = 256 << 10;
+    constexpr std::int64_t bytes = 384 << 10;
     constexpr auto a_panel = static_cast<std::int64_t>(sizeof(T)) * tile::columns * tile::columns *
-                             (taps + inner::points);
+                             (taps + outer::largest_group * inner::points);
     static_assert(a_panel <= bytes);
     constexpr std::int64_t most = bytes / a_panel * tile::columns;
     return at_most(most, panels(channels) * tile::columns);
@@ -552,10 +604,11 @@ struct toom_cook {
   void products(T const* w, axis depth, axis columns, T const* from, T* scratch, T* to) const {
     each_weights(columns.size, depth.size, scratch, [&](panel_weights const& weights) {
       load_panel(w, depth, columns, weights);
-      unrolled<outer::points>([&](auto p) {
-        weights.template transform<p>();
-        for (int s = 0; s < inner::points; ++s) {
-          int const k = p * inner::points + s;
+      unrolled<outer::groups>([&](auto g) {
+        weights.template transform<g>();
+        int const first = outer::first_of_group[g] * inner::points;
+        int const end = outer::first_of_group[g + 1] * inner::points;
+        for (int k = first; k < end; ++k) {
           T const* const rows_of =
               from + k * point_stride(depth.size) + weights.first / tile::columns * panel_stride();
           T* const c = to + k * point_stride(columns.size) + weights.panel * panel_stride();
@@ -568,7 +621,7 @@ struct toom_cook {
             multiply_panel_tile<T, false>(
                 [&](std::int64_t n) {
                   return panel_term<T>{rows_of + n * panel_stride() + row * tile::columns,
-                                       weights.point(s) + n * tile::columns * tile::columns,
+                                       weights.point(k - first) + n * tile::columns * tile::columns,
                                        tile::columns};
                 },
                 panels(weights.channels), weights.first > 0, c + row * tile::columns);
