@@ -19,7 +19,7 @@ endif()
 find_package(Eigen3 QUIET CONFIG)
 find_package(xtensor QUIET CONFIG)
 
-# Headers that include a third party's: the header (below include/addloss) and the target that
+# Headers that include a third party's, or whose tests do: the header (below include/addloss) and the target that
 # brings what it needs. Where the target is missing, neither header nor its test is compiled.
 # Every header that is not listed must compile with the standard library alone.
 set(ADDLOSS_HEADER_NEEDS

@@ -68,6 +68,10 @@ static_assert(std::same_as<view_of<Eigen::TensorMap<row_major<float, 3> const>&>
 static_assert(std::same_as<view_of<Eigen::TensorMap<row_major<float const, 3>>&>,
                            tensor_view<float const, 3>>);
 
+// Eigen's own half types are those of the library.
+static_assert(adapted<row_major<Eigen::half, 4>> && adapted<row_major<Eigen::bfloat16, 4>>);
+static_assert(std::same_as<view_of<row_major<Eigen::half, 4>&>, tensor_view<addloss::half, 4>>);
+
 /// Compares shape and addresses of a tensor of rank 3 with those that Eigen gives.
 void check_addresses(auto& tensor) {
   auto const v = as_view(tensor);

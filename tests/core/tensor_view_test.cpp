@@ -6,6 +6,17 @@
 
 #include "catch.hpp"
 
+namespace other {
+struct binary16 {
+  std::uint16_t bits;
+};
+}  // namespace other
+
+template <>
+struct addloss::stored_scalar<other::binary16> {
+  using type = half;
+};
+
 namespace {
 
 using addloss::device_space;
@@ -25,6 +36,14 @@ static_assert(!std::is_convertible_v<mutable_view, tensor_view<double, 2>>);
 static_assert(std::same_as<mutable_view::space, host_space>);
 static_assert(mutable_view::rank == 2 && tensor_view<int, 0>::rank == 0);
 
+/// What `theirs` holds after 2 was written to `ours`, the same memory. Not inlined, so that the
+/// compiler has the types alone to tell whether they may be the same.
+[[gnu::noinline]] std::uint16_t written_through(addloss::half* ours, other::binary16* theirs) {
+  theirs->bits = 0;
+  *ours = addloss::half(2);
+  return theirs->bits;
+}
+
 }  // namespace
 
 TEST_CASE("view is dense and row-major") {
@@ -38,6 +57,17 @@ TEST_CASE("view is dense and row-major") {
   CHECK(v.strides[0] == 12);
   CHECK(v.strides[1] == 4);
   CHECK(v.strides[2] == 1);
+}
+
+TEST_CASE("another library's half type is viewed as the one of the same bits") {
+  other::binary16 numbers[2] = {{0x3c00}, {0}};
+  auto const v = addloss::view(numbers, 2);
+  static_assert(std::same_as<decltype(v), tensor_view<addloss::half, 1> const>);
+  other::binary16 const* const read = numbers;
+  static_assert(
+      std::same_as<decltype(addloss::view(read, 2)), tensor_view<addloss::half const, 1>>);
+  CHECK(written_through(v.data, numbers) == 0x4000);
+  CHECK(addloss::view(read, 2).data->bits == 0x4000);
 }
 
 TEST_CASE("a view of rank 0 is one number") {

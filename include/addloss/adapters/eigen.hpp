@@ -17,9 +17,8 @@
 /// tensor_view itself may be a temporary. For a higher rank over the same memory write
 /// `view(matrix.data(), 2, 3, 4)`; Eigen::Tensor is in adapters/eigen_tensor.hpp.
 ///
-/// Eigen::half and Eigen::bfloat16 are no `storage_scalar`, so losses refuse them: their bits are
-/// those of addloss::half and addloss::bfloat16, but reading one type through a pointer to another
-/// is undefined. Store Eigen::Matrix<addloss::half, ...>, which has `cast<float>()` to compute.
+/// Elements of Eigen::half and Eigen::bfloat16 are viewed as addloss::half and addloss::bfloat16,
+/// which have their bits; `view` of a pointer to them, too.
 #pragma once
 
 #include <Eigen/Core>
@@ -27,6 +26,15 @@
 #include <addloss/core/tensor_traits.hpp>
 
 namespace addloss {
+
+template <>
+struct stored_scalar<Eigen::half> {
+  using type = half;
+};
+template <>
+struct stored_scalar<Eigen::bfloat16> {
+  using type = bfloat16;
+};
 
 namespace detail {
 
@@ -50,8 +58,10 @@ struct tensor_traits<Expression> {
   }
 
  private:
-  template <class T>
-  static constexpr auto view_of_memory(Expression const& tensor, T* data) {
+  template <class Element>
+  static constexpr auto view_of_memory(Expression const& tensor, Element* elements) {
+    using T = stored_t<Element>;
+    T* const data = detail::stored_pointer(elements);
     if constexpr (Expression::IsVectorAtCompileTime) {
       return tensor_view<T, 1>{data, {tensor.size()}, {tensor.innerStride()}};
     } else {

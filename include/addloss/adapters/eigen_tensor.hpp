@@ -10,8 +10,8 @@
 /// column-major, which the losses refuse: "(expected axes 1.. without gaps, ...)".
 /// Everything must be a variable, TensorMap as well, although it owns nothing: only tensor_view
 /// itself may be a temporary. Expressions and TensorRef, which may have no memory, are refused.
-/// Elements: addloss::half, not Eigen::half, as in adapters/eigen.hpp. That header is separate, as
-/// Eigen counts its tensors among its unsupported modules, and they take a third longer to compile.
+/// Half types: as in adapters/eigen.hpp, which is a header of its own, as Eigen counts its tensors
+/// among its unsupported modules, and they take a third longer to compile.
 #pragma once
 
 #include <cstdint>
@@ -22,6 +22,7 @@
 #include <unsupported/Eigen/CXX11/Tensor>
 #endif
 
+#include <addloss/adapters/eigen.hpp>
 #include <addloss/core/tensor_traits.hpp>
 
 namespace addloss {
@@ -38,12 +39,12 @@ struct eigen_tensor_traits {
   }
 
  private:
-  template <class T>
-  static auto view_of_memory(Tensor const& tensor, T* data) {
+  template <class Element>
+  static auto view_of_memory(Tensor const& tensor, Element* elements) {
     int constexpr rank = static_cast<int>(Tensor::NumIndices);
     bool constexpr row_major = static_cast<int>(Tensor::Layout) == Eigen::RowMajor;
-    tensor_view<T, rank> result;
-    result.data = data;
+    tensor_view<stored_t<Element>, rank> result;
+    result.data = stored_pointer(elements);
     std::int64_t stride = 1;
     for (int i = 0; i < rank; ++i) {
       int const axis = row_major ? rank - 1 - i : i;

@@ -22,7 +22,7 @@ namespace addloss {
 
 template <class T, std::size_t Extent>
 struct tensor_traits<std::span<T, Extent>> {
-  static constexpr tensor_view<T, 1> view(std::span<T, Extent> const& tensor) {
+  static constexpr tensor_view<stored_t<T>, 1> view(std::span<T, Extent> const& tensor) {
     return addloss::view(tensor.data(), tensor.size());
   }
 };
@@ -31,20 +31,20 @@ struct tensor_traits<std::span<T, Extent>> {
 template <class T, class Allocator>
   requires(!std::same_as<T, bool>)
 struct tensor_traits<std::vector<T, Allocator>> {
-  static constexpr tensor_view<T, 1> view(std::vector<T, Allocator>& tensor) {
+  static constexpr tensor_view<stored_t<T>, 1> view(std::vector<T, Allocator>& tensor) {
     return addloss::view(tensor.data(), tensor.size());
   }
-  static constexpr tensor_view<T const, 1> view(std::vector<T, Allocator> const& tensor) {
+  static constexpr tensor_view<stored_t<T const>, 1> view(std::vector<T, Allocator> const& tensor) {
     return addloss::view(tensor.data(), tensor.size());
   }
 };
 
 template <class T, std::size_t Size>
 struct tensor_traits<std::array<T, Size>> {
-  static constexpr tensor_view<T, 1> view(std::array<T, Size>& tensor) {
+  static constexpr tensor_view<stored_t<T>, 1> view(std::array<T, Size>& tensor) {
     return addloss::view(tensor.data(), tensor.size());
   }
-  static constexpr tensor_view<T const, 1> view(std::array<T, Size> const& tensor) {
+  static constexpr tensor_view<stored_t<T const>, 1> view(std::array<T, Size> const& tensor) {
     return addloss::view(tensor.data(), tensor.size());
   }
 };

@@ -7,6 +7,8 @@
 /// | float      | float      |                                                                    |
 /// | double     | double     |                                                                    |
 /// Loads widen exactly; stores round to nearest, ties to even; NaN stays NaN, overflow is infinity.
+/// half and bfloat16 may alias every type, as char does: memory of another library's type of the
+/// same bits can be read and written through pointers to them (`stored_scalar`).
 #pragma once
 
 #include <concepts>
@@ -74,7 +76,7 @@ ADDLOSS_HOST_DEVICE constexpr float float_from_bfloat16_bits(std::uint16_t bits)
 }  // namespace detail
 
 /// IEEE 754 binary16, storage only: convert to float to compute.
-struct half {
+struct __attribute__((__may_alias__)) half {
   std::uint16_t bits = 0;
   half() = default;
   ADDLOSS_HOST_DEVICE constexpr explicit half(float x) : bits(detail::half_bits(x)) {}
@@ -84,7 +86,7 @@ struct half {
 };
 
 /// The upper 16 bits of a float, storage only: convert to float to compute.
-struct bfloat16 {
+struct __attribute__((__may_alias__)) bfloat16 {
   std::uint16_t bits = 0;
   bfloat16() = default;
   ADDLOSS_HOST_DEVICE constexpr explicit bfloat16(float x) : bits(detail::bfloat16_bits(x)) {}
@@ -92,6 +94,34 @@ struct bfloat16 {
     return detail::float_from_bfloat16_bits(bits);
   }
 };
+
+/// The type here that has the bits of `T`: `T` itself, unless an adapter says so of another library's
+/// half type.
+template <class T>
+struct stored_scalar {
+  using type = T;
+};
+
+/// The same with the const of `T`.
+template <class T>
+using stored_t = std::conditional_t<std::is_const_v<T>,
+                                    typename stored_scalar<std::remove_const_t<T>>::type const,
+                                    typename stored_scalar<std::remove_const_t<T>>::type>;
+
+namespace detail {
+
+/// Memory of `T` as what it is here.
+template <class T>
+constexpr stored_t<T>* stored_pointer(T* data) {
+  if constexpr (std::same_as<stored_t<T>, T>) {
+    return data;
+  } else {
+    static_assert(sizeof(stored_t<T>) == sizeof(T) && alignof(stored_t<T>) <= alignof(T));
+    return reinterpret_cast<stored_t<T>*>(data);
+  }
+}
+
+}  // namespace detail
 
 /// A type that tensors of values and gradients may be stored in.
 template <class T>

@@ -48,12 +48,13 @@ struct tensor_view {
 };
 
 /// A dense row-major view: the last extent is contiguous. `view(pointer, 8, 4, 64, 64)`
+/// Half types of other libraries whose adapter is included become those of this one.
 template <class Space = host_space, class T, std::integral... Extents>
-constexpr tensor_view<T, static_cast<int>(sizeof...(Extents)), Space> view(T* data,
-                                                                           Extents... extents) {
+constexpr tensor_view<stored_t<T>, static_cast<int>(sizeof...(Extents)), Space> view(
+    T* data, Extents... extents) {
   constexpr int rank = static_cast<int>(sizeof...(Extents));
-  tensor_view<T, rank, Space> result;
-  result.data = data;
+  tensor_view<stored_t<T>, rank, Space> result;
+  result.data = detail::stored_pointer(data);
   int axis = 0;
   ((result.extents[axis++] = static_cast<std::int64_t>(extents)), ...);
   std::int64_t stride = 1;

@@ -60,7 +60,8 @@ auto check_view(Tensor& tensor, Address const& address) {
       rest /= view.extents[axis];
       offset += result.index[axis] * view.strides[axis];
     }
-    auto const* const expected = [&]<std::size_t... Axis>(std::index_sequence<Axis...>) {
+    // Of another type where the tensor holds another library's half type.
+    void const* const expected = [&]<std::size_t... Axis>(std::index_sequence<Axis...>) {
       return address(result.index[Axis]...);
     }(std::make_index_sequence<static_cast<std::size_t>(rank)>{});
     if (view.data + offset != expected) {
