@@ -161,7 +161,7 @@ TEST_CASE("the rank of arrays and strided views is checked") {
         "from_xtensor: tensor (expected rank 4, got rank 3)");
 }
 
-TEST_CASE("tensors without elements give a view of none") {
+TEST_CASE("xtensors without elements give a view of none") {
   tensor none({0, 3, 4});
   CHECK(as_view(none).extents[0] == 0);
   CHECK(check(none) == "value: student (expected a batch of at least one sample, got [0,3,4])");
@@ -175,7 +175,7 @@ TEST_CASE("a column-major batch is refused, a batch of one image is not") {
   CHECK(check(one) == "no error");
 }
 
-TEST_CASE("a loss gives the same bits through tensors as through pointers") {
+TEST_CASE("a loss gives the same bits through xtensors as through pointers") {
   xt::xtensor<float, 4> student({3, 2, 5, 7});
   xt::xarray<float> target = xt::zeros<float>({3, 2, 5, 7});
   for (std::size_t i = 0; i < student.size(); ++i) {
