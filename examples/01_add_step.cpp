@@ -199,7 +199,7 @@ int run(std::string const& folder) {
   std::printf("               total         %12.6f\n", loss_d);
   std::printf("student        adversarial   %12.6f\n", adversarial_term);
   std::printf("               distillation  %12.6f  (lambda %.1f)\n", distillation_term,
-              objective.lambda);
+              objective.lambda.get());
   std::printf("               total         %12.6f\n", loss_g);
   std::printf("               |gradient|^2  %12.6f\n\n", norm);
   for (std::size_t k = 0; k < head_count; ++k) {

@@ -629,7 +629,7 @@ void run_penalty(reference_case<T>& c, std::string const& name, std::string cons
                  std::int64_t heads) {
   head_tensors<T> const features(c, tensors, heads);
   add::r1 penalty;
-  penalty.gamma = c.setting("gamma", penalty.gamma);
+  penalty.gamma = c.setting("gamma", penalty.gamma.get());
   penalty.factor = c.setting("factor", penalty.factor);
   penalty.interval = c.setting("interval", penalty.interval);
   T value = std::numeric_limits<T>::quiet_NaN();

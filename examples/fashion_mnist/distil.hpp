@@ -127,25 +127,25 @@ inline run_identity identity_of(distil_options const& o, pretrained const& given
         crc32(0, reinterpret_cast<Bytef const*>(bytes.data()), static_cast<uInt>(bytes.size())));
     return std::string(digits);
   };
-  return {
-      {"--loss", o.loss},
-      {"--weighting", o.weighting},
-      {"--condition", o.condition},
-      {"--init", o.init},
-      {"--teacher-steps", std::to_string(o.teacher_steps)},
-      {"--steps", std::to_string(o.steps)},
-      {"--batch", std::to_string(o.batch)},
-      {"--lambda", text(o.lambda)},
-      {"--paper", o.paper ? "yes" : "no"},
-      {"--seed", std::to_string(o.seed)},
-      {"teacher", checksum(given.teacher)},
-      {"features", checksum(given.features)},
-      {"guidance", text(settings.guidance)},
-      {"rates", text(settings.student_rate) + " to " + text(settings.student_rate_end) + " and " +
-                    text(settings.head_rate)},
-      {"average", text(settings.average)},
-      {"r1", text(settings.penalty.gamma) + " every " + std::to_string(settings.penalty.interval)},
-      {"timesteps", timesteps}};
+  return {{"--loss", o.loss},
+          {"--weighting", o.weighting},
+          {"--condition", o.condition},
+          {"--init", o.init},
+          {"--teacher-steps", std::to_string(o.teacher_steps)},
+          {"--steps", std::to_string(o.steps)},
+          {"--batch", std::to_string(o.batch)},
+          {"--lambda", text(o.lambda)},
+          {"--paper", o.paper ? "yes" : "no"},
+          {"--seed", std::to_string(o.seed)},
+          {"teacher", checksum(given.teacher)},
+          {"features", checksum(given.features)},
+          {"guidance", text(settings.guidance)},
+          {"rates", text(settings.student_rate) + " to " + text(settings.student_rate_end) +
+                        " and " + text(settings.head_rate)},
+          {"average", text(settings.average)},
+          {"r1", text(settings.penalty.gamma.get()) + " every " +
+                     std::to_string(settings.penalty.interval)},
+          {"timesteps", timesteps}};
 }
 
 /// A step that was taken.

@@ -21,7 +21,8 @@ step_memory make_step(step_shape const& shape) {
   memory.inputs.resize(sizes.input_count);
   for (float& x : memory.inputs) x = normal(random);
   memory.outputs.resize(sizes.output_count);
-  memory.weights.resize(shape.samples + 1);
+  memory.weights.resize(shape.samples);
+  memory.settings.resize(host_step::settings);
   memory.t.resize(shape.samples);
   memory.key.resize(1);
   memory.values.resize(host_step::places + shape.features.size());
@@ -37,6 +38,7 @@ void change_step(step_memory& memory, unsigned index) {
   std::uniform_real_distribution<float> weight(-2, 2);
   for (std::int64_t& t : memory.t) t = time(random);
   for (float& w : memory.weights) w = weight(random);
+  memory.settings = {2.5 + index % 7, 0.25 + index % 5, 1.0 + index % 3};
   memory.key[0] = {.seed = 0x1234567890, .step = index, .stream = 3, .first_sample = 11};
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <addloss/core/context.hpp>
+#include <addloss/core/number.hpp>
 #include <addloss/core/philox.hpp>
 #include <addloss/losses/evaluate.hpp>
 #include <addloss/losses/objective.hpp>
@@ -26,7 +27,8 @@ struct step_shape {
 struct step_memory {
   std::vector<float> inputs;
   std::vector<float> outputs;
-  std::vector<float> weights;  ///< of the samples; then the scale of the discriminator's gradients
+  std::vector<float> weights;  ///< of the samples
+  std::vector<double> settings;  ///< as in add_step
   std::vector<std::int64_t> t;
   std::vector<addloss::random_key> key;
   std::vector<double> values;  ///< as in add_step, then the penalty of each head
@@ -39,6 +41,7 @@ struct step_pointers {
   float* inputs;
   float* outputs;
   float const* weights;
+  double const* settings;
   std::int64_t const* t;
   addloss::random_key const* key;
   double* values;
@@ -49,14 +52,14 @@ struct step_pointers {
 /// `Memory`: a step_memory, or arrays of the same names on a GPU.
 template <class Memory>
 step_pointers pointers_to(Memory& memory) {
-  return {memory.inputs.data(), memory.outputs.data(),   memory.weights.data(),
-          memory.t.data(),      memory.key.data(),       memory.values.data(),
-          memory.health.data(), memory.non_finite.data()};
+  return {memory.inputs.data(),   memory.outputs.data(), memory.weights.data(),
+          memory.settings.data(), memory.t.data(),       memory.key.data(),
+          memory.values.data(),   memory.health.data(),  memory.non_finite.data()};
 }
 
 /// Makes inputs of a step, and room for what it writes.
 step_memory make_step(step_shape const& shape);
-/// Other timesteps, weights and noise: those of step `index`.
+/// Other timesteps, weights, settings and noise: those of step `index`.
 void change_step(step_memory& memory, unsigned index);
 void run_on_cpu(step_shape const& shape, step_memory& memory);
 
@@ -66,6 +69,7 @@ struct add_step {
   using images = addloss::tensor_view<float, 2, Space>;
   using read_heads = std::vector<addloss::rows<float const, Space>>;
   using written_heads = std::vector<addloss::rows<float, Space>>;
+  enum setting { lambda, gamma, grad_scale, settings };
   enum place { total_g, adversarial, distilled, total_d, hinge, penalty, places };
   /// Elements [first, first + count) of the outputs.
   struct tensor {
@@ -91,8 +95,9 @@ struct add_step {
   written_heads fake_gradient;
   written_heads cotangents;
   addloss::tensor_view<float const, 1, Space> weights;
-  addloss::tensor_view<float const, 1, Space> scale;
   addloss::tensor_view<std::int64_t const, 1, Space> t;
+  addloss::add_practical<> objective;
+  addloss::number scale = 1;
   addloss::random_key const* key;
   double* values;
   std::span<addloss::head_statistics> health;
@@ -127,17 +132,15 @@ struct add_step {
       cotangents.emplace_back(output(size));
     }
     weights = addloss::view<Space>(memory.weights, samples);
-    // One number for all samples.
-    scale = addloss::view<Space>(memory.weights + samples, samples);
-    scale.strides[0] = 0;
     t = addloss::view<Space>(memory.t, samples);
+    objective = {.lambda = addloss::number_at{memory.settings + lambda},
+                 .penalty = {.gamma = addloss::number_at{memory.settings + gamma}}};
+    scale = addloss::number_at{memory.settings + grad_scale};
     key = memory.key;
     values = memory.values;
     health = {memory.health, shape.tokens.size()};
     non_finite = memory.non_finite;
   }
-
-  static constexpr addloss::add_practical<> objective{.penalty = {.gamma = 0.25}};
 
   [[nodiscard]] auto student_loss(auto const& schedule) const {
     addloss::teacher_predictions<float, Space> const teacher{.noise = addloss::normal_noise_at{key},
@@ -161,14 +164,14 @@ struct add_step {
                                                  .adversarial = scalar(adversarial),
                                                  .distillation = scalar(distilled)},
                    {.logits = {.fake = generator_gradient}, .student = student_gradient},
-                   {.upstream = weights, .non_finite = non_finite});
+                   {.upstream = weights, .grad_scale = scale, .non_finite = non_finite});
     value_and_grad(
         ctx, discriminator_loss(),
         discriminator_values<double, Space>{
             .total = scalar(total_d), .adversarial = scalar(hinge), .penalty = scalar(penalty)},
         {.logits = {.real = real_gradient, .fake = fake_gradient},
          .cotangents = {.features = cotangents}},
-        {.upstream = scale,
+        {.grad_scale = scale,
          .non_finite = non_finite + 1,
          .statistics = health,
          .penalties = {values + places, features.size()}});

@@ -35,9 +35,9 @@ namespace {
 class device_step {
  public:
   device_step(step_shape const& shape, step_memory const& m)
-      : memory_{device_array(m.inputs), device_array(m.outputs),   device_array(m.weights),
-                device_array(m.t),      device_array(m.key),       device_array(m.values),
-                device_array(m.health), device_array(m.non_finite)},
+      : memory_{device_array(m.inputs),   device_array(m.outputs), device_array(m.weights),
+                device_array(m.settings), device_array(m.t),       device_array(m.key),
+                device_array(m.values),   device_array(m.health),  device_array(m.non_finite)},
         step_(shape, pointers_to(memory_)),
         schedule_(scaled_linear_schedule()),
         context_(
@@ -62,6 +62,7 @@ class device_step {
     // The stream does not wait for copies, nor they for it.
     check("cudaStreamSynchronize", cudaStreamSynchronize(stream_));
     memory_.weights.write(m.weights);
+    memory_.settings.write(m.settings);
     memory_.t.write(m.t);
     memory_.key.write(m.key);
     check("cudaDeviceSynchronize", cudaDeviceSynchronize());
@@ -82,6 +83,7 @@ class device_step {
     device_array<float> inputs;
     device_array<float> outputs;
     device_array<float> weights;
+    device_array<double> settings;
     device_array<std::int64_t> t;
     device_array<random_key> key;
     device_array<double> values;
@@ -121,7 +123,7 @@ void check_agreement(device_step const& device, step_memory const& got, step_mem
   }
   CHECK(got.values[add_step<device_space>::total_g] ==
         Approx(got.values[add_step<device_space>::adversarial] +
-               add_step<device_space>::objective.lambda *
+               right.settings[add_step<device_space>::lambda] *
                    got.values[add_step<device_space>::distilled])
             .epsilon(1e-12));
   CHECK(got.values[add_step<device_space>::total_d] ==
@@ -198,7 +200,7 @@ TEST_CASE("all heads of a loss are one launch") {
   CHECK(count([&] { device.run(); }) == 5);
 }
 
-TEST_CASE("a step is replayed with the timesteps, weights and noise that memory holds") {
+TEST_CASE("a step is replayed with the timesteps, weights, settings and noise that memory holds") {
   auto memory = make_step(small);
   device_step device(small, memory);
   replay const again(device.stream(), [&] { device.run(); });

@@ -375,7 +375,7 @@ struct oracle {
                                mean_logit ? 1 / static_cast<double>(passes.shape.length) : 1.0);
           auto const v = passes.backward(ones, false);
           auto const batch = static_cast<double>(passes.shape.batch);
-          double const strength = penalty->gamma * penalty->factor * penalty->interval;
+          double const strength = penalty->gamma.get() * penalty->factor * penalty->interval;
           double square = 0;
           numbers<double> direction;
           for (double const number : v) {

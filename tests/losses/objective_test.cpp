@@ -136,9 +136,9 @@ TEST_CASE("the presets differ by the number of elements in the distillation term
   value(ctx, in.distilled(add_paper<>{}), paper);
   value(ctx, in.distilled(add_practical<>{}), practical);
   CHECK(paper == Approx(size * practical).epsilon(1e-14));
-  CHECK(add_paper<>{}.lambda == 2.5);
-  CHECK(add_practical<>{}.lambda == 2.5);
-  CHECK(add_paper<>{}.penalty.gamma == 1e-5);
+  CHECK(add_paper<>{}.lambda.get() == 2.5);
+  CHECK(add_practical<>{}.lambda.get() == 2.5);
+  CHECK(add_paper<>{}.penalty.gamma.get() == 1e-5);
   CHECK(add_practical<>{}.penalty.factor == 1);
 }
 
@@ -177,6 +177,51 @@ TEST_CASE("the discriminator's objective is its terms, added up") {
     double const expected =
         2 * 0.25 * 3 * in.features.first[i] / batch * 4 * upstream[i / tokens[0]];
     REQUIRE(gradients[2].first[i] == Approx(expected).epsilon(1e-14));
+  }
+}
+
+TEST_CASE("lambda, gamma and grad_scale are read when a call is made") {
+  inputs const in;
+  auto const real = in.real.read();
+  auto const fake = in.fake.read();
+  auto const features = in.features.read();
+  double lambda = 0;
+  double gamma = 0;
+  double scale = 0;
+  struct outcome {
+    double totals[2] = {-1, -1};
+    head_data logits{1};
+    head_data cotangents{2};
+    std::vector<double> student = std::vector<double>(batch * size);
+    bool operator==(outcome const&) const = default;
+  };
+  auto const run = [&](add_practical<> const& objective, number const& grad_scale) {
+    outcome result;
+    auto const logits_out = result.logits.write();
+    auto const cotangents_out = result.cotangents.write();
+    value_and_grad(
+        ctx, objective.student<double>(fake, in.distilled(objective)), result.totals[0],
+        {.logits = {.fake = logits_out}, .student = view(result.student.data(), batch, size)},
+        {.grad_scale = grad_scale});
+    value_and_grad(ctx, objective.discriminator<double>(real, fake, features), result.totals[1],
+                   {.logits = {.fake = logits_out, .accumulate = true},
+                    .cotangents = {.features = cotangents_out}},
+                   {.grad_scale = grad_scale});
+    return result;
+  };
+  add_practical<> const objective{.lambda = number_at{&lambda},
+                                  .penalty = {.gamma = number_at{&gamma}, .factor = 0.5}};
+  auto before = run(objective, number_at{&scale});
+  for (double const step : {1.0, 2.0, 3.0}) {
+    lambda = 0.3 * step;
+    gamma = 0.2 * step;
+    scale = 512 * step;
+    auto const now = run(objective, number_at{&scale});
+    CHECK(now == run({.lambda = lambda, .penalty = {.gamma = gamma, .factor = 0.5}}, scale));
+    CHECK(now.totals[0] != before.totals[0]);
+    CHECK(now.totals[1] != before.totals[1]);
+    CHECK(now.logits != before.logits);
+    before = now;
   }
 }
 
@@ -231,6 +276,14 @@ TEST_CASE("a bad argument of either term is refused before anything is written")
           add_practical<> const negative{.lambda = -1};
           value(ctx, negative.student<double>(fake, in.distilled(negative)), total);
         }) == "value: lambda (expected a number >= 0, got -1)");
+  CHECK(error_of([&] {
+          add_practical<> const nowhere{.lambda = number_at{}};
+          value(ctx, nowhere.student<double>(fake, in.distilled(nowhere)), total);
+        }) == "value: lambda (expected memory, got a null pointer)");
+  CHECK(error_of([&] {
+          value_and_grad(ctx, objective.discriminator<double>(real, fake, real), total,
+                         {.logits = {.fake = out}}, {.grad_scale = number_at{}});
+        }) == "value_and_grad: grad_scale (expected memory, got a null pointer)");
   std::vector<rows<double const>> const half_batch = {view(in.features.first.data(), 2, 5),
                                                       view(in.features.second.data(), 2, 3)};
   CHECK(error_of([&] {

@@ -398,7 +398,7 @@ struct call {
   std::vector<float> upstream = {1, 1};
   std::vector<float> losses = {static_cast<float>(guard), static_cast<float>(guard)};
   std::int64_t bad = -7;
-  double lambda = 1;
+  number lambda = 1;
   float scratch[64] = {};
 
   /// The text after "value_and_grad: ", or what was written in spite of it.
@@ -431,7 +431,7 @@ struct call {
 
 }  // namespace
 
-TEST_CASE("a negative or NaN lambda is refused") {
+TEST_CASE("a negative, NaN or missing lambda is refused") {
   call good;
   CHECK(good.refusal() == "written in spite of: no error");
   call negative;
@@ -440,6 +440,13 @@ TEST_CASE("a negative or NaN lambda is refused") {
   call nan;
   nan.lambda = not_a_number;
   CHECK(nan.refusal() == "lambda (expected a number >= 0, got nan)");
+  call in_memory;
+  double const below = -3;
+  in_memory.lambda = number_at{&below};
+  CHECK(in_memory.refusal() == "lambda (expected a number >= 0, got -3)");
+  call nowhere;
+  nowhere.lambda = number_at{};
+  CHECK(nowhere.refusal() == "lambda (expected memory, got a null pointer)");
 }
 
 TEST_CASE("wrong numbers of heads of pairs are refused") {

@@ -21,7 +21,7 @@ using namespace addloss;
 
 constexpr double guard = 768;  // exact in every storage type
 
-static_assert(r1{}.gamma == 1e-5 && r1{}.factor == 1 && r1{}.interval == 1);
+static_assert(r1{}.gamma.get() == 1e-5 && r1{}.factor == 1 && r1{}.interval == 1);
 static_assert(r1{.interval = 16}.due(32) && !r1{.interval = 16}.due(33));
 
 /// [B, C, L] of each head, with `gap` elements between samples that nobody may touch.
@@ -319,6 +319,13 @@ TEST_CASE("a gamma below 0 and an interval below 1 are refused") {
   call nan;
   nan.penalty.gamma = std::numeric_limits<double>::quiet_NaN();
   CHECK(nan.refusal() == "gamma (expected a number >= 0, got nan)");
+  call in_memory;
+  double const below = -2;
+  in_memory.penalty.gamma = number_at{&below};
+  CHECK(in_memory.refusal() == "gamma (expected a number >= 0, got -2)");
+  call nowhere;
+  nowhere.penalty.gamma = number_at{};
+  CHECK(nowhere.refusal() == "gamma (expected memory, got a null pointer)");
   call factor;
   factor.penalty.factor = -0.5;
   CHECK(factor.refusal() == "factor (expected a number >= 0, got -0.5)");

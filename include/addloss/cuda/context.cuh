@@ -15,9 +15,9 @@ namespace addloss {
 /// The GPU that is current when a call is made. Calls enqueue kernels on `stream` and return: they
 /// allocate nothing, wait for nothing, touch no other stream and have no state, so that a CUDA graph
 /// can capture them. What a captured call reads from memory may change from replay to replay
-/// (tensors, timesteps, upstream weights, a noise key behind normal_noise_at; a loss scale, as an
-/// upstream tensor of stride 0); pointers, sizes and settings given by value may not. Make a call
-/// once before it is captured: CUDA loads a kernel when it is first launched.
+/// (tensors, timesteps, upstream weights, a noise key behind normal_noise_at, the objective's lambda,
+/// R1's gamma and grad_scale behind number_at); pointers, sizes and what is given by value may not.
+/// Make a call once before it is captured: CUDA loads a kernel when it is first launched.
 ///
 /// `workspace`: memory of the GPU, `bytes` long, at an address divisible by 16: as much as
 /// workspace_bytes says (cuda/executor.cuh); none is needed by what sums nothing (add_noise, ...).

@@ -25,6 +25,7 @@
 #include <span>
 
 #include <addloss/core/math.hpp>
+#include <addloss/core/number.hpp>
 #include <addloss/losses/heads.hpp>
 #include <addloss/reduce/destination.hpp>
 #include <addloss/reduce/operand.hpp>
@@ -140,7 +141,7 @@ template <class T, class Space = host_space>
 struct adversarial_options {
   /// As in evaluation_options.
   rows<T const, Space> upstream{};
-  double grad_scale = 1;
+  number grad_scale = 1;
   std::int64_t* non_finite = nullptr;
   /// One entry a head, written; or empty.
   std::span<head_statistics> statistics{};
@@ -215,7 +216,7 @@ struct adversarial_pass {
   }
   [[nodiscard]] ADDLOSS_HOST_DEVICE auto row(int part, std::int64_t row) const {
     double const weight =
-        writer.factor * factor(part) * (collapsed ? upstream.scale : upstream.at(row));
+        writer.factor * factor(part) * (collapsed ? upstream.of_all() : upstream.at(row));
     // The real side of a discriminator is the even part of a head.
     return logit_row<A, Loss, Generator>{loss, A(part % sides == 0 ? 1 : -1),
                                          static_cast<A>(weight)};
@@ -294,8 +295,8 @@ struct bound_adversarial {
     }
     result.writer =
         detail::check_output<Reduction>(function, value, result.samples, settings.non_finite);
-    result.upstream =
-        detail::check_upstream(function, settings.upstream, settings.grad_scale, result.samples);
+    result.upstream = detail::check_upstream(function, settings.upstream, settings.grad_scale,
+                                             value.weight, result.samples);
     result.statistics = settings.statistics.data();
     return result;
   }

@@ -101,8 +101,8 @@ struct distillation_pass_base {
       check_same_rows(function, "gradient", grad.target, "student", student);
       check_distinct_rows(function, "gradient", grad.target);
     }
-    auto const scale =
-        check_upstream(function, settings.upstream, settings.grad_scale, student.count);
+    auto const scale = check_upstream(function, settings.upstream, settings.grad_scale,
+                                      value.weight, student.count);
     return {{student.count, student.row_size},
             grad.output(),
             scale,

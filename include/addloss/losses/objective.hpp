@@ -19,6 +19,7 @@
 #include <span>
 #include <utility>
 
+#include <addloss/core/number.hpp>
 #include <addloss/losses/adversarial.hpp>
 #include <addloss/losses/distillation.hpp>
 #include <addloss/losses/evaluate.hpp>
@@ -57,21 +58,19 @@ struct bound_student_objective {
   };
   struct options {
     rows<arithmetic const, space> upstream{};  ///< as in evaluation_options
-    double grad_scale = 1;  ///< as in evaluation_options
+    number grad_scale = 1;  ///< as in evaluation_options
     std::int64_t* non_finite = nullptr;  ///< of both terms
     std::span<head_statistics> statistics{};  ///< as in adversarial_options
   };
 
   Generator generator;
   Distillation distillation;
-  double lambda;
+  number lambda;
 
   template <class Reduction, class Out>
   auto pass(char const* function, student_values<Out, space> const& value, gradients const& grad,
             options const& settings) const {
-    if (!(lambda >= 0)) {
-      detail::fail(function, "lambda", detail::text() << "a number >= 0", detail::text() << lambda);
-    }
+    detail::check_weight<space>(function, "lambda", lambda);
     auto const first = generator.template pass<Reduction>(
         function, detail::loss_output<Out, space>{value.adversarial, "adversarial", value.total},
         grad.logits,
@@ -80,7 +79,7 @@ struct bound_student_objective {
         function,
         detail::loss_output<Out, space>{value.distillation, "distillation", value.total, lambda,
                                         true},
-        grad.student, {settings.upstream, lambda * settings.grad_scale, settings.non_finite});
+        grad.student, {settings.upstream, settings.grad_scale, settings.non_finite});
     detail::check_same_batch(function, "logits", first.writer.batch, second.writer.batch);
     return std::pair(first, second);
   }
@@ -99,7 +98,7 @@ struct bound_discriminator_objective {
   };
   struct options {
     rows<arithmetic const, space> upstream{};  ///< as in evaluation_options
-    double grad_scale = 1;  ///< as in evaluation_options
+    number grad_scale = 1;  ///< as in evaluation_options
     std::int64_t* non_finite = nullptr;  ///< of both terms
     std::span<head_statistics> statistics{};  ///< as in adversarial_options
     std::span<double> penalties{};  ///< as in r1_options
@@ -134,7 +133,7 @@ template <class Adversarial, class Distillation>
 struct add_objective {
   Adversarial adversarial{};
   Distillation distillation{};
-  double lambda = 2.5;  ///< weight of the distillation, >= 0
+  number lambda = 2.5;  ///< weight of the distillation, >= 0
   r1 penalty{.gamma = 1e-5};
 
   /// `distilled`: the distillation loss bound to its inputs, in either form.

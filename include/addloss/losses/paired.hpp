@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <span>
 
+#include <addloss/core/number.hpp>
 #include <addloss/losses/adversarial.hpp>
 #include <addloss/losses/distance.hpp>
 
@@ -48,7 +49,7 @@ struct pair_statistics {
 template <class T, class Space = host_space>
 struct pair_options {
   rows<T const, Space> upstream{};  ///< as in evaluation_options
-  double grad_scale = 1;  ///< as in evaluation_options
+  number grad_scale = 1;  ///< as in evaluation_options
   std::int64_t* non_finite = nullptr;  ///< pairs with an infinite or NaN logit or loss
   std::span<pair_statistics> statistics{};  ///< one entry a head, written; or empty
 };
@@ -82,7 +83,7 @@ struct pair_pass {
   static constexpr unsigned max_parts = max_heads;
 
   Loss loss;
-  double weight;
+  number weight = 1;
   int heads;
   std::int64_t samples;
   std::int64_t tokens[max_heads];
@@ -105,7 +106,7 @@ struct pair_pass {
     return gradient[I][part];
   }
   [[nodiscard]] ADDLOSS_HOST_DEVICE double factor(int part) const {
-    return weight * Tokens::factor(tokens[part]) * Heads::factor(heads);
+    return weight.get() * Tokens::factor(tokens[part]) * Heads::factor(heads);
   }
   [[nodiscard]] ADDLOSS_HOST_DEVICE auto row(int part, std::int64_t row) const {
     return pair_row<A, Loss>{loss, static_cast<A>(writer.factor * factor(part) * upstream.at(row))};
@@ -146,7 +147,7 @@ struct bound_pair {
   using values = detail::loss_output<Out, Space>;
 
   Loss loss;
-  double weight;
+  number weight;
   std::span<rows<T const, Space> const> first;
   std::span<rows<T const, Space> const> second;
 
@@ -155,9 +156,7 @@ struct bound_pair {
             gradients const& grad, options const& settings) const {
     using detail::check_heads;
     detail::pair_pass<arithmetic, T, Loss, Tokens, Heads, Out> result{};
-    if (!(weight >= 0)) {
-      detail::fail(function, "lambda", detail::text() << "a number >= 0", detail::text() << weight);
-    }
+    detail::check_weight<Space>(function, "lambda", weight);
     result.heads = check_heads(function, "first", first.size());
     detail::check_same_heads(function, "second", second.size(), first.size());
     bool const wants_gradient = !grad.first.empty() || !grad.second.empty();
@@ -191,8 +190,8 @@ struct bound_pair {
     }
     result.writer =
         detail::check_output<Reduction>(function, value, result.samples, settings.non_finite);
-    result.upstream =
-        detail::check_upstream(function, settings.upstream, settings.grad_scale, result.samples);
+    result.upstream = detail::check_upstream(function, settings.upstream, settings.grad_scale,
+                                             value.weight, result.samples);
     result.statistics = settings.statistics.data();
     return result;
   }
@@ -219,7 +218,7 @@ struct paired {
 /// which add_noise can make. Tokens are summed, as the norm is.
 template <reduction Tokens = sum, reduction Heads = sum>
 struct approximate_r1 {
-  double lambda = 100;  ///< weight, >= 0
+  number lambda = 100;  ///< weight, >= 0
 
   template <storage_scalar T, class Space = host_space>
   auto on(head_rows<T, Space> logits, head_rows<T, Space> perturbed) const {

@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <span>
 
+#include <addloss/core/number.hpp>
 #include <addloss/losses/adversarial.hpp>
 
 namespace addloss {
@@ -31,7 +32,7 @@ struct cotangents {
 template <class T, class Space = host_space>
 struct r1_options {
   rows<T const, Space> upstream{};  ///< as in evaluation_options
-  double grad_scale = 1;  ///< as in evaluation_options
+  number grad_scale = 1;  ///< as in evaluation_options
   std::int64_t* non_finite = nullptr;  ///< as in evaluation_options
   std::span<double> penalties{};  ///< r1_k = mean_b sum g^2 of each head, written; or empty
 };
@@ -42,8 +43,9 @@ constexpr void check_interval(char const* function, int interval) {
   if (interval < 1) fail(function, "interval", text() << "at least 1", text() << interval);
 }
 
-inline void check_penalty(char const* function, double gamma, double factor, int interval) {
-  if (!(gamma >= 0)) fail(function, "gamma", text() << "a number >= 0", text() << gamma);
+template <class Space = host_space>
+void check_penalty(char const* function, number const& gamma, double factor, int interval) {
+  check_weight<Space>(function, "gamma", gamma);
   if (!(factor >= 0)) fail(function, "factor", text() << "a number >= 0", text() << factor);
   check_interval(function, interval);
 }
@@ -69,7 +71,8 @@ struct r1_pass {
 
   int heads;
   std::int64_t samples;
-  double weight;  ///< gamma factor interval
+  number gamma = 1;
+  double factor;  ///< also of the interval
   std::int64_t sizes[max_heads];
   stored<T> gradient[max_heads];
   output_rows<T> cotangent[max_heads];
@@ -77,6 +80,7 @@ struct r1_pass {
   loss_writer<Out> writer;
   double* penalties;
 
+  [[nodiscard]] ADDLOSS_HOST_DEVICE double weight() const { return gamma.get() * factor; }
   [[nodiscard]] ADDLOSS_HOST_DEVICE int parts() const { return heads; }
   [[nodiscard]] ADDLOSS_HOST_DEVICE part_extent extent(int part) const {
     return {samples, sizes[part]};
@@ -90,10 +94,10 @@ struct r1_pass {
     return cotangent[part];
   }
   [[nodiscard]] ADDLOSS_HOST_DEVICE auto row(int /*part*/, std::int64_t row) const {
-    return square_row<A>{static_cast<A>(2 * weight * writer.factor * upstream.at(row))};
+    return square_row<A>{static_cast<A>(2 * weight() * writer.factor * upstream.at(row))};
   }
   ADDLOSS_HOST_DEVICE double finish_row(int part, std::int64_t row, double const* sums) const {
-    double const value = weight * sums[0];
+    double const value = weight() * sums[0];
     writer.write_sample(row, part == 0, value);
     return value;
   }
@@ -121,7 +125,7 @@ struct bound_r1 {
   template <class Out>
   using values = detail::loss_output<Out, Space>;
 
-  double gamma;
+  number gamma;
   double factor;
   int interval;
   std::span<rows<T const, Space> const> features;
@@ -129,7 +133,7 @@ struct bound_r1 {
   template <class Reduction, class Out>
   auto pass(char const* function, detail::loss_output<Out, Space> const& value,
             gradients const& cotangent, options const& settings) const {
-    detail::check_penalty(function, gamma, factor, interval);
+    detail::check_penalty<Space>(function, gamma, factor, interval);
     int const heads = detail::check_heads(function, "features", features.size());
     if (!settings.penalties.empty()) {
       detail::check_same_heads(function, "penalties", settings.penalties.size(), features.size());
@@ -140,7 +144,8 @@ struct bound_r1 {
     detail::r1_pass<arithmetic, T, Out> result{};
     result.heads = heads;
     result.samples = features[0].count;
-    result.weight = gamma * factor * interval;
+    result.gamma = gamma;
+    result.factor = factor * interval;
     for (int head = 0; head < result.heads; ++head) {
       auto const k = static_cast<std::size_t>(head);
       detail::argument_name const name("features", head);
@@ -155,8 +160,8 @@ struct bound_r1 {
     }
     result.writer =
         detail::check_output<Reduction>(function, value, result.samples, settings.non_finite);
-    result.upstream =
-        detail::check_upstream(function, settings.upstream, settings.grad_scale, result.samples);
+    result.upstream = detail::check_upstream(function, settings.upstream, settings.grad_scale,
+                                             value.weight, result.samples);
     result.penalties = settings.penalties.data();
     return result;
   }
@@ -167,7 +172,7 @@ struct bound_r1 {
 /// Lazy regularisation: evaluate every `interval`-th step only (`due(step)`); the penalty is then
 /// multiplied by the interval.
 struct r1 {
-  double gamma = 1e-5;  ///< weight, >= 0
+  number gamma = 1e-5;  ///< weight, >= 0
   double factor = 1;  ///< 1 (ADD), or 0.5 (Mescheder et al.)
   int interval = 1;  ///< steps between penalties, >= 1
 

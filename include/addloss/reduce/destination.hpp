@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include <addloss/core/number.hpp>
 #include <addloss/core/rows.hpp>
 #include <addloss/reduce/policies.hpp>
 
@@ -53,12 +54,13 @@ struct destination {
 namespace detail {
 
 /// Where a loss goes: to its own destination, and times `weight` to the total that it is a term of.
+/// Its gradients are those of the total.
 template <class T, class Space>
 struct loss_output {
   destination<T, Space> own{};
   char const* name = "value";  ///< of `own`, for errors
   destination<T, Space> total{};
-  double weight = 1;
+  number weight = 1;
   bool adds = false;  ///< to a total that an earlier term has written
 
   [[nodiscard]] bool absent() const { return own.absent() && total.absent(); }
@@ -98,7 +100,7 @@ struct loss_writer {
   T* total = nullptr;
   T* total_samples = nullptr;
   std::int64_t total_stride = 0;
-  double weight = 1;
+  number weight = 1;
   bool adds = false;
   double factor = 1;  ///< of the batch reduction
   std::int64_t batch = 0;
@@ -110,13 +112,13 @@ struct loss_writer {
   ADDLOSS_HOST_DEVICE void write_sample(std::int64_t row, bool first, double value) const {
     if (samples != nullptr) add(samples[row * stride], first, value);
     if (total_samples != nullptr) {
-      add(total_samples[row * total_stride], first && !adds, weight * value);
+      add(total_samples[row * total_stride], first && !adds, weight.get() * value);
     }
   }
   /// `value`: the sum over the samples; `bad`: the number of non-finite elements.
   ADDLOSS_HOST_DEVICE void write(double value, double bad) const {
     if (scalar != nullptr) add(*scalar, true, factor * value);
-    if (total != nullptr) add(*total, !adds, weight * factor * value);
+    if (total != nullptr) add(*total, !adds, weight.get() * factor * value);
     if (non_finite != nullptr) {
       *non_finite = (adds ? *non_finite : 0) + static_cast<std::int64_t>(bad);
     }
@@ -161,30 +163,36 @@ struct evaluation_options {
   /// Multiplies the gradients of sample b; absent: 1.
   rows<T const, Space> upstream{};
   /// Multiplies all gradients, never the value: the loss scale of mixed-precision training.
-  double grad_scale = 1;
+  number grad_scale = 1;
   /// Number of elements whose argument or loss is infinite or NaN; not written where null.
   std::int64_t* non_finite = nullptr;
 };
 
 namespace detail {
 
-/// The upstream gradient of a sample times grad_scale, in a form that a kernel can read.
+/// The upstream gradient of a sample times grad_scale and the weight of the loss in the total, in a
+/// form that a kernel can read.
 template <class T>
 struct gradient_scale {
   T const* upstream = nullptr;
   std::int64_t stride = 0;
-  double scale = 1;
+  number scale = 1;
+  number weight = 1;
 
+  /// Without upstream gradients.
+  [[nodiscard]] ADDLOSS_HOST_DEVICE double of_all() const { return scale.get() * weight.get(); }
   [[nodiscard]] ADDLOSS_HOST_DEVICE double at(std::int64_t row) const {
-    return upstream == nullptr ? scale : scale * static_cast<double>(upstream[row * stride]);
+    return upstream == nullptr ? of_all() : of_all() * static_cast<double>(upstream[row * stride]);
   }
 };
 
 template <class T, class Space>
 gradient_scale<T> check_upstream(char const* function, rows<T const, Space> const& upstream,
-                                 double grad_scale, std::int64_t count) {
+                                 number const& grad_scale, number const& weight,
+                                 std::int64_t count) {
   if (!upstream.absent()) check_per_sample(function, "upstream", upstream, count);
-  return {upstream.data, upstream.row_stride, grad_scale};
+  check_number(function, "grad_scale", grad_scale);
+  return {upstream.data, upstream.row_stride, grad_scale, weight};
 }
 
 }  // namespace detail
