@@ -494,19 +494,19 @@ struct toom_cook {
     /// G w at the outer points of a group.
     template <int Group>
     void transform() const {
-      constexpr int first = outer::first_of_group[Group];
-      constexpr int count = outer::first_of_group[Group + 1] - first;
+      constexpr int begin = outer::first_of_group[Group];
+      constexpr int count = outer::first_of_group[Group + 1] - begin;
       each_vector([&](T const* tap, T* point) ADDLOSS_INLINE_LAMBDA {
-        pack part[count][3];
+        array_of<array_of<pack, 3>, count> part;
         unrolled<3>([&](auto b) ADDLOSS_INLINE_LAMBDA {
           auto const weight = [&](auto a) ADDLOSS_INLINE_LAMBDA {
             return pack::load(tap + (3 * a + b) * tile::columns);
           };
           if constexpr (count == 1) {
-            part[0][b] = linear_combination<pack, matrix_row<outer::g, first>, 3>(weight);
+            part[0][b] = linear_combination<pack, matrix_row<outer::g, begin>, 3>(weight);
           } else {
-            pack const even = linear_combination<pack, even_terms<first>, 3>(weight);
-            pack const odd = linear_combination<pack, odd_terms<first>, 3>(weight);
+            pack const even = linear_combination<pack, even_terms<begin>, 3>(weight);
+            pack const odd = linear_combination<pack, odd_terms<begin>, 3>(weight);
             part[0][b] = even + odd;
             part[1][b].lanes = even.lanes - odd.lanes;
           }
@@ -523,8 +523,8 @@ struct toom_cook {
     /// taps += G^T Z, of the outer points of a group.
     template <int Group>
     void add_transposed() const {
-      constexpr int first = outer::first_of_group[Group];
-      constexpr int count = outer::first_of_group[Group + 1] - first;
+      constexpr int begin = outer::first_of_group[Group];
+      constexpr int count = outer::first_of_group[Group + 1] - begin;
       each_vector([&](T* tap, T const* point) ADDLOSS_INLINE_LAMBDA {
         unrolled<3>([&](auto b) ADDLOSS_INLINE_LAMBDA {
           auto const part = [&](int p) ADDLOSS_INLINE_LAMBDA {
@@ -541,7 +541,7 @@ struct toom_cook {
             even += other;
           }
           unrolled<3>([&](auto a) ADDLOSS_INLINE_LAMBDA {
-            constexpr double c = outer::g[first][a];
+            constexpr double c = outer::g[begin][a];
             if constexpr (c != 0) {
               T* const to = tap + (3 * a + b) * tile::columns;
               pack sum = pack::load(to);
