@@ -387,7 +387,7 @@ struct toom_cook {
         for (int k = first; k < end; ++k) {
           T const* const columns =
               v + k * point_stride(in_channels) + weights.panel * panel_stride();
-          T const* const columns_dot = v_dot + (columns - v);
+          T const* const columns_dot = v_dot == nullptr ? nullptr : v_dot + (columns - v);
           for (std::int64_t o = 0; o < weights.channels; o += tile::rows) {
             std::int64_t const row = k * point_stride(out_channels) +
                                      (weights.first + o) / tile::columns * panel_stride() +
