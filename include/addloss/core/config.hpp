@@ -32,6 +32,14 @@ Drop the flag, or define ADDLOSS_ALLOW_FAST_MATH to give up all promises about N
 #define ADDLOSS_INLINE_LAMBDA
 #endif
 
+// Before a loop. nvcc's front end does not know the pragma and warns of it.
+#if defined(__GNUC__) && !defined(__CUDACC__)
+#define ADDLOSS_DETAIL_PRAGMA(text) _Pragma(#text)
+#define ADDLOSS_UNROLL(times) ADDLOSS_DETAIL_PRAGMA(GCC unroll times)
+#else
+#define ADDLOSS_UNROLL(times)
+#endif
+
 // Width of a SIMD register in bytes, from the instruction set the translation unit is built for.
 #if defined(__AVX512F__) && defined(__AVX512DQ__) && defined(__AVX512BW__)
 #define ADDLOSS_SIMD_BYTES 64

@@ -128,10 +128,10 @@ struct block_runner {
   static ADDLOSS_INLINE void run_group(Element const& element, output const& out,
                                        std::int64_t first, accumulators& lanes,
                                        Elements const*... from) {
-#pragma GCC unroll 8
+    ADDLOSS_UNROLL(8)
     for (unsigned step = 0; step < steps; ++step) {
       result_type result[4];
-#pragma GCC unroll 4
+      ADDLOSS_UNROLL(4)
       for (int quarter = 0; quarter < 4; ++quarter) {
         int const offset = quarter * lane_count + static_cast<int>(step) * width;
         pack const operand[] = {load_pack<pack>(from + offset)...};
@@ -139,24 +139,24 @@ struct block_runner {
       }
       // After the loads: a load that follows a store to the same place of another page waits for it.
       if constexpr (Store != store_kind::none) {
-#pragma GCC unroll 4
+        ADDLOSS_UNROLL(4)
         for (int quarter = 0; quarter < 4; ++quarter) {
           int const offset = quarter * lane_count + static_cast<int>(step) * width;
-#pragma GCC unroll 2
+          ADDLOSS_UNROLL(2)
           for (unsigned i = 0; i < Outputs; ++i) {
             store<Store>(out[i] + first + offset, result[quarter].output[i]);
           }
         }
       }
       if constexpr (Sums > 0) {
-#pragma GCC unroll 8
+        ADDLOSS_UNROLL(8)
         for (unsigned i = 0; i < Sums; ++i) {
           lanes.sum[i][step] +=
               (result[0].sum[i] + result[1].sum[i]) + (result[2].sum[i] + result[3].sum[i]);
         }
       }
       if constexpr (Tallies > 0) {
-#pragma GCC unroll 8
+        ADDLOSS_UNROLL(8)
         for (unsigned i = 0; i < Tallies; ++i) {
           lanes.tally[i][step] += (result[0].tally[i].bits + result[1].tally[i].bits) +
                                   (result[2].tally[i].bits + result[3].tally[i].bits);

@@ -78,9 +78,9 @@ ADDLOSS_INLINE void fill_normals(random_key const& key, std::uint32_t sample, st
     }
     auto key0 = static_cast<std::uint32_t>(key.seed);
     auto key1 = static_cast<std::uint32_t>(key.seed >> 32);
-#pragma GCC unroll 10
+    ADDLOSS_UNROLL(10)
     for (int round = 0; round < philox_rounds; ++round) {
-#pragma GCC unroll 2
+      ADDLOSS_UNROLL(2)
       for (int chain = 0; chain < 2; ++chain) {
         wide const product0 = simd_bits::product(c0[chain], wide{} + philox_multiplier[0]);
         wide const product1 = simd_bits::product(c2[chain], wide{} + philox_multiplier[1]);

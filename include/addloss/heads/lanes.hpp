@@ -20,9 +20,16 @@ using array_of = T[static_cast<unsigned>(Count)];
 template <class Pack, bool Upper, std::size_t... Lane>
 ADDLOSS_INLINE Pack interleave(Pack a, Pack b, std::index_sequence<Lane...> /*lanes*/) {
   constexpr int width = Pack::width;
+#if defined(__CUDACC__)
+  // What nvcc makes of __builtin_shufflevector with a parameter pack does not compile.
+  Pack result;
+  ((result.lanes[Lane] = (Lane % 2 == 0 ? a : b).lanes[Lane / 2 + (Upper ? width / 2 : 0)]), ...);
+  return result;
+#else
   return Pack(__builtin_shufflevector(
       a.lanes, b.lanes,
       (static_cast<int>(Lane) / 2 + (Upper ? width / 2 : 0) + (Lane % 2 == 0 ? 0 : width))...));
+#endif
 }
 
 /// to[i * to_stride + j] = from[j][i] for i, j < Pack::width. Interleaving the upper with the lower
@@ -34,20 +41,20 @@ ADDLOSS_INLINE void transpose_block(typename Pack::value_type const* const* from
   constexpr int width = Pack::width;
   constexpr auto lanes = std::make_index_sequence<static_cast<unsigned>(width)>{};
   array_of<Pack, width> rows;
-#pragma GCC unroll 16
+  ADDLOSS_UNROLL(16)
   for (int j = 0; j < width; ++j) rows[j] = Pack::load(from[j]);
-#pragma GCC unroll 4
+  ADDLOSS_UNROLL(4)
   for (int turn = 1; turn < width; turn *= 2) {
     array_of<Pack, width> turned;
-#pragma GCC unroll 8
+    ADDLOSS_UNROLL(8)
     for (int j = 0; j < width / 2; ++j) {
       turned[2 * j] = interleave<Pack, false>(rows[j], rows[j + width / 2], lanes);
       turned[2 * j + 1] = interleave<Pack, true>(rows[j], rows[j + width / 2], lanes);
     }
-#pragma GCC unroll 16
+    ADDLOSS_UNROLL(16)
     for (int j = 0; j < width; ++j) rows[j] = turned[j];
   }
-#pragma GCC unroll 16
+  ADDLOSS_UNROLL(16)
   for (int i = 0; i < width; ++i) rows[i].store(to + i * to_stride);
 }
 

@@ -166,24 +166,24 @@ struct row_sums {
     for (std::int64_t first = 0; first < length; first += piece) {
       std::int64_t const end = length - first < piece ? length : first + piece;
       pack sum[Count][packs];
-#pragma GCC unroll 4
+      ADDLOSS_UNROLL(4)
       for (unsigned k = 0; k < Count; ++k) {
-#pragma GCC unroll 8
+        ADDLOSS_UNROLL(8)
         for (unsigned j = 0; j < packs; ++j) sum[k][j] = pack(T(0));
       }
       std::int64_t l = first;
       for (; l + lanes <= end; l += lanes) {
-#pragma GCC unroll 8
+        ADDLOSS_UNROLL(8)
         for (unsigned j = 0; j < packs; ++j) {
           terms const t = terms_at(row_place<T>{l + std::int64_t{j} * width});
-#pragma GCC unroll 4
+          ADDLOSS_UNROLL(4)
           for (unsigned k = 0; k < Count; ++k) sum[k][j] += t.term[k];
         }
       }
       if (l < end) {
         // The row's last 16 elements once more, of which those at the end are new.
         std::int64_t const rest = end - l;
-#pragma GCC unroll 8
+        ADDLOSS_UNROLL(8)
         for (unsigned j = 0; j < packs; ++j) {
           unsigned const lane = j * width;
           std::int64_t const offset = end - lanes + lane;
@@ -191,14 +191,14 @@ struct row_sums {
               offset < 0 ? terms_at(short_row_place<T>{offset}) : terms_at(row_place<T>{offset});
           typename pack::mask is_new;
           std::memcpy(&is_new.bits, last_row_lanes<T>.bits + rest + lane, sizeof is_new.bits);
-#pragma GCC unroll 4
+          ADDLOSS_UNROLL(4)
           for (unsigned k = 0; k < Count; ++k) sum[k][j] += select(is_new, t.term[k], pack(T(0)));
         }
       }
-#pragma GCC unroll 4
+      ADDLOSS_UNROLL(4)
       for (unsigned k = 0; k < Count; ++k) {
         alignas(64) T lane[lanes];
-#pragma GCC unroll 8
+        ADDLOSS_UNROLL(8)
         for (unsigned j = 0; j < packs; ++j) sum[k][j].store(lane + j * width);
         for (unsigned j = 0; j < lanes; ++j) total[k][j] += static_cast<double>(lane[j]);
       }

@@ -115,22 +115,22 @@ template <arithmetic_scalar T>
   using pack = typename tile::pack;
   constexpr int width = pack::width;
   pack sum[tile::rows][tile::vectors];
-#pragma GCC unroll 8
+  ADDLOSS_UNROLL(8)
   for (int i = 0; i < tile::rows; ++i) {
-#pragma GCC unroll 3
+    ADDLOSS_UNROLL(3)
     for (int j = 0; j < tile::vectors; ++j) sum[i][j] = pack(T(0));
   }
   for (std::int64_t p = 0; p < depth; ++p) {
     pack factor[tile::vectors];
-#pragma GCC unroll 3
+    ADDLOSS_UNROLL(3)
     for (int j = 0; j < tile::vectors; ++j) {
       factor[j] = pack::load(b + p * tile::columns + j * width);
     }
-#pragma GCC unroll 8
+    ADDLOSS_UNROLL(8)
     for (int i = 0; i < tile::rows; ++i) {
       T const scale = a[p * tile::rows + i];
       // One expression, or clang would not fuse it.
-#pragma GCC unroll 3
+      ADDLOSS_UNROLL(3)
       for (int j = 0; j < tile::vectors; ++j) sum[i][j].lanes += scale * factor[j].lanes;
     }
   }
@@ -141,10 +141,10 @@ template <arithmetic_scalar T>
   }
   T* to = c.data + first_row * c.row_stride;
   if (whole) {
-#pragma GCC unroll 8
+    ADDLOSS_UNROLL(8)
     for (int i = 0; i < tile::rows; ++i, to += c.row_stride) {
       pack const start(c.start == nullptr ? T(0) : c.start[first_row + i]);
-#pragma GCC unroll 3
+      ADDLOSS_UNROLL(3)
       for (int j = 0; j < tile::vectors; ++j) {
         int const lane = j * width;
         T* const place = to + column[lane];
@@ -154,9 +154,9 @@ template <arithmetic_scalar T>
     return;
   }
   alignas(64) T value[tile::rows][tile::columns];
-#pragma GCC unroll 8
+  ADDLOSS_UNROLL(8)
   for (int i = 0; i < tile::rows; ++i) {
-#pragma GCC unroll 3
+    ADDLOSS_UNROLL(3)
     for (int j = 0; j < tile::vectors; ++j) sum[i][j].store(value[i] + j * width);
   }
   for (std::int64_t i = 0; i < rows; ++i, to += c.row_stride) {

@@ -76,7 +76,7 @@ double dot(T const* a, T const* b, std::int64_t count) {
   for (wide_pack& lane : sum) lane = wide_pack(0.0);
   std::int64_t j = 0;
   for (; j + lanes <= count; j += lanes) {
-#pragma GCC unroll 8
+    ADDLOSS_UNROLL(8)
     for (std::int64_t k = 0; k < packs; ++k) {
       std::int64_t const n = j + k * width;
       // One expression, or clang would not fuse it.
@@ -84,7 +84,7 @@ double dot(T const* a, T const* b, std::int64_t count) {
     }
   }
   double lane[lanes];
-#pragma GCC unroll 8
+  ADDLOSS_UNROLL(8)
   for (std::int64_t k = 0; k < packs; ++k) sum[k].store(lane + k * width);
   for (std::int64_t k = 0; j < count; ++k, ++j) {
     lane[k] += static_cast<double>(a[j]) * static_cast<double>(b[j]);
@@ -139,7 +139,7 @@ void add_rows(double const* factor, T const* row, std::int64_t stride, std::int6
   std::int64_t j = 0;
   for (; j + wide_pack::width <= count; j += wide_pack::width) {
     wide_pack s = wide_pack::load(sum + j);
-#pragma GCC unroll 4
+    ADDLOSS_UNROLL(4)
     for (int i = 0; i < Rows; ++i) {
       s.lanes += factors[i].lanes * load_wide(row + i * stride + j).lanes;
     }

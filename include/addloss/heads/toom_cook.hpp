@@ -159,9 +159,9 @@ template <arithmetic_scalar T, bool Transposed, class Terms>
   constexpr std::int64_t row_stride = Transposed ? 1 : tile::columns;
   constexpr std::int64_t depth_stride = Transposed ? tile::columns : 1;
   pack sum[tile::rows][tile::vectors];
-#pragma GCC unroll 8
+  ADDLOSS_UNROLL(8)
   for (int i = 0; i < tile::rows; ++i) {
-#pragma GCC unroll 3
+    ADDLOSS_UNROLL(3)
     for (int j = 0; j < tile::vectors; ++j) {
       sum[i][j] = add ? pack::load(c + i * tile::columns + j * width) : pack(T(0));
     }
@@ -172,19 +172,19 @@ template <arithmetic_scalar T, bool Transposed, class Terms>
     T const* b = t.columns;
     for (std::int64_t p = 0; p < t.depth; ++p, a += depth_stride, b += tile::columns) {
       pack factor[tile::vectors];
-#pragma GCC unroll 3
+      ADDLOSS_UNROLL(3)
       for (int j = 0; j < tile::vectors; ++j) factor[j] = pack::load(b + j * width);
-#pragma GCC unroll 8
+      ADDLOSS_UNROLL(8)
       for (int i = 0; i < tile::rows; ++i) {
         T const scale = a[i * row_stride];
-#pragma GCC unroll 3
+        ADDLOSS_UNROLL(3)
         for (int j = 0; j < tile::vectors; ++j) sum[i][j].lanes += scale * factor[j].lanes;
       }
     }
   }
-#pragma GCC unroll 8
+  ADDLOSS_UNROLL(8)
   for (int i = 0; i < tile::rows; ++i) {
-#pragma GCC unroll 3
+    ADDLOSS_UNROLL(3)
     for (int j = 0; j < tile::vectors; ++j) sum[i][j].store(c + i * tile::columns + j * width);
   }
 }
