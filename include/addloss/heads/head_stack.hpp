@@ -19,6 +19,11 @@
 /// Heads are worked on one after the other: `workspace` is that of the largest. Its sizes are
 /// functions of the shapes alone, and nothing is allocated in a call.
 /// Same bits for any number of threads. The steps need cpu/executor.hpp, which addloss.hpp has.
+/// Another back end (on a GPU: cuda/heads.cuh) runs the same stack: features, parameters, state,
+/// gradients, conditions, workspace, statistics and penalties then lie in its memory, and so does the
+/// result, whose address is the last argument of a step. Workspaces are asked for its context,
+/// `discriminator_workspace<Context>(...)`. What lies there is not looked at: parameters or state
+/// that are not finite spoil logits and gradients, and are counted with those.
 /// Errors, raised before anything is written: shapes, numbers of heads and conditions, sizes of
 /// buffers; parameters or state that are not finite. NaN in features goes on to losses and
 /// gradients and is counted.
@@ -26,20 +31,24 @@
 #pragma once
 
 #include <cmath>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <variant>
 #include <vector>
 
+#include <addloss/core/config.hpp>
 #include <addloss/core/context.hpp>
 #include <addloss/core/error.hpp>
 #include <addloss/core/rows.hpp>
 #include <addloss/core/scalar.hpp>
 #include <addloss/core/tensor_view.hpp>
+#include <addloss/heads/head_executor.hpp>
 #include <addloss/heads/initialise.hpp>
 #include <addloss/heads/layer.hpp>
 #include <addloss/heads/projected_head.hpp>
@@ -49,6 +58,8 @@
 #include <addloss/losses/evaluate.hpp>
 #include <addloss/losses/heads.hpp>
 #include <addloss/losses/r1.hpp>
+#include <addloss/reduce/destination.hpp>
+#include <addloss/reduce/policies.hpp>
 
 namespace addloss {
 
@@ -58,9 +69,9 @@ enum class weight_normalisation { spectral, none };
 enum class penalised_logits { sum, mean };
 
 /// Features of each head, and what all heads are conditioned on.
-template <arithmetic_scalar T>
+template <arithmetic_scalar T, class Space = host_space>
 struct head_inputs {
-  head_rows<T, host_space> features{};  ///< [B, C_k, L_k], contiguous
+  head_rows<T, Space> features{};  ///< [B, C_k, L_k], contiguous
   std::span<condition<T> const> conditions{};
 };
 
@@ -98,12 +109,25 @@ struct discriminator_result {
   std::int64_t non_finite = 0;  ///< logits and, of penalties, feature gradients
 };
 
+namespace detail {
+
+struct total_of_step {
+  discriminator_result* result;
+  ADDLOSS_HOST_DEVICE void operator()(std::int64_t /*i*/) const {
+    result->total = result->adversarial + result->penalty;
+  }
+};
+
+}  // namespace detail
+
 inline namespace ADDLOSS_ISA_NAMESPACE {
 
 template <arithmetic_scalar T, layer<T> Head>
 class head_stack {
  public:
   using head_type = Head;
+  template <class Context>
+  using inputs = std::type_identity_t<head_inputs<T, typename Context::space>>;
 
   explicit head_stack(std::vector<Head> heads,
                       weight_normalisation normalisation = weight_normalisation::spectral)
@@ -193,11 +217,11 @@ class head_stack {
   }
 
   /// One update of the spectral state by power iteration.
-  void update_state(cpu_context const& ctx, std::span<T const> parameters,
-                    std::span<T> state) const {
+  template <head_context Context>
+  void update_state(Context const& ctx, std::span<T const> parameters, std::span<T> state) const {
     char const* const function = "head_stack::update_state";
     check_threads(ctx);
-    check_parameters(function, parameters, state);
+    check_parameters<Context>(function, parameters, state);
     for (int k = 0; spectral_norm() && k < size(); ++k) {
       at(k).update(ctx, parameters.data() + parameter_offset(k), state.data() + state_offset(k));
     }
@@ -209,26 +233,28 @@ class head_stack {
   }
 
   // Numbers in the workspace of a call, from the shape of each head's features.
+  template <head_context Context = cpu_context>
   [[nodiscard]] std::int64_t logits_workspace(std::span<feature_shape const> shapes) const {
-    return largest(shapes,
-                   [&](int k, feature_shape shape) { return forward_plan(k, shape, 0).size; });
+    return forward_workspace<Context>(shapes, for_logits);
   }
+  template <head_context Context = cpu_context>
   [[nodiscard]] std::int64_t generator_workspace(std::span<feature_shape const> shapes) const {
-    return largest(shapes,
-                   [&](int k, feature_shape shape) { return forward_plan(k, shape, 2).size; });
+    return forward_workspace<Context>(shapes, for_generator);
   }
   /// `accumulate`: as in parameter_gradients.
+  template <head_context Context = cpu_context>
   [[nodiscard]] std::int64_t discriminator_workspace(std::span<feature_shape const> shapes,
                                                      discriminator_options const& options = {},
                                                      bool accumulate = false) const {
-    return largest(shapes, [&](int k, feature_shape shape) {
-      return discriminator_plan(k, shape, options, accumulate).size;
+    return largest<Context>(shapes, [&](int k, feature_shape shape) {
+      return discriminator_plan<Context>(k, shape, options, accumulate).size;
     });
   }
 
   /// logits[k] [B, L_k] are written.
-  void logits(cpu_context const& ctx, std::span<T const> parameters, std::span<T const> state,
-              head_inputs<T> const& in, std::span<rows<T> const> logits,
+  template <head_context Context>
+  void logits(Context const& ctx, std::span<T const> parameters, std::span<T const> state,
+              inputs<Context> const& in, std::span<rows<T, typename Context::space> const> logits,
               std::span<T> workspace) const {
     char const* const function = "head_stack::logits";
     sigma_table sigmas;
@@ -236,23 +262,28 @@ class head_stack {
     check_inputs(function, "features", in);
     detail::check_same_heads(function, "logits", logits.size(), heads_.size());
     for (int k = 0; k < size(); ++k) check_logits(function, k, logits[slot(k)], shape_of(in, k));
-    check_forward_workspace(function, workspace, in, 0);
+    check_workspace(function, workspace,
+                    forward_workspace<Context>(shapes_of(in).all(size()), for_logits));
+    T* const memory = begin(function, ctx, parameters, state, workspace, sigmas);
     for (int k = 0; k < size(); ++k) {
-      memory const m = forward_plan(k, shape_of(in, k), 0).at(cache_line(workspace));
-      layer_pass<T> pass = pass_of(k, in, weights(ctx, k, parameters, sigmas, m), m);
+      head_memory const m = forward_plan<Context>(k, shape_of(in, k), for_logits).at(memory);
+      layer_pass<T> pass = pass_of(ctx, k, in, weights(ctx, k, parameters, sigmas, m), m);
       pass.y = logits[slot(k)].data;
-      (*this)[k].forward(ctx, pass);
+      head_on<Context>::forward((*this)[k], ctx, pass);
     }
   }
 
-  /// L_G = reduce_k mean_b reduce_l G(D_k(F_k)) and, in `gradients`, dL_G/dF_k, written.
-  template <logit_loss Loss, reduction Tokens, reduction Heads>
-  generator_result generator_step(cpu_context const& ctx,
-                                  adversarial<Loss, Tokens, Heads> const& loss,
-                                  std::span<T const> parameters, std::span<T const> state,
-                                  head_inputs<T> const& fake, std::span<rows<T> const> gradients,
-                                  std::span<T> workspace,
-                                  generator_options const& options = {}) const {
+  /// L_G = reduce_k mean_b reduce_l G(D_k(F_k)) and, in `gradients`, dL_G/dF_k, written; the loss
+  /// goes to `result`, in memory of the context.
+  template <head_context Context, logit_loss Loss, reduction Tokens, reduction Heads>
+  void generator_step(Context const& ctx, adversarial<Loss, Tokens, Heads> const& loss,
+                      std::span<T const> parameters, std::span<T const> state,
+                      inputs<Context> const& fake,
+                      std::span<rows<T, typename Context::space> const> gradients,
+                      std::span<T> workspace, generator_options const& options,
+                      generator_result* result) const {
+    using space = typename Context::space;
+    using executor = head_executor<Context>;
     char const* const function = "head_stack::generator_step";
     sigma_table sigmas;
     check_call(function, ctx, parameters, state, sigmas);
@@ -264,42 +295,57 @@ class head_stack {
                               fake.features[slot(k)]);
       check_contiguous(function, {"gradients", k}, gradients[slot(k)]);
     }
-    check_forward_workspace(function, workspace, fake, 2);
-    generator_result result;
+    check_workspace(function, workspace,
+                    forward_workspace<Context>(shapes_of(fake).all(size()), for_generator));
+    check_result(function, result);
+    T* const memory = begin(function, ctx, parameters, state, workspace, sigmas);
+    set(ctx, result, {});
     double const factor = Heads::factor(size());
     for (int k = 0; k < size(); ++k) {
-      memory const m = forward_plan(k, shape_of(fake, k), 2).at(cache_line(workspace));
-      layer_pass<T> pass = pass_of(k, fake, weights(ctx, k, parameters, sigmas, m), m);
+      head_memory const m = forward_plan<Context>(k, shape_of(fake, k), for_generator).at(memory);
+      layer_pass<T> pass = pass_of(ctx, k, fake, weights(ctx, k, parameters, sigmas, m), m);
       pass.y = m.logits;
-      (*this)[k].forward(ctx, pass);
+      head_on<Context>::forward((*this)[k], ctx, pass);
       T* const logits_bar = m.logits + logits_size(k, pass.shape);
-      rows<T const> const logits[] = {logits_view(k, pass.shape, std::as_const(m.logits))};
-      rows<T> const gradient[] = {logits_view(k, pass.shape, logits_bar)};
-      double value = 0;
-      std::int64_t non_finite = 0;
-      value_and_grad(ctx, adversarial<Loss, Tokens>{loss.loss}.template generator<T>(logits), value,
-                     {.fake = gradient},
-                     {.grad_scale = factor * options.grad_scale,
-                      .non_finite = &non_finite,
-                      .statistics = one(options.statistics, k)});
-      result.loss += factor * value;
-      result.non_finite += non_finite;
+      rows<T const, space> const logits[] = {
+          logits_view<space>(k, pass.shape, std::as_const(m.logits))};
+      rows<T, space> const gradient[] = {logits_view<space>(k, pass.shape, logits_bar)};
+      add_loss(ctx, adversarial<Loss, Tokens>{loss.loss}.template generator<T, space>(logits),
+               factor, &result->loss, {.fake = gradient},
+               {.grad_scale = factor * options.grad_scale,
+                .non_finite = &result->non_finite,
+                .statistics = one(options.statistics, k)});
       pass.y_bar = logits_bar;
-      pass.x_bar = gradients[slot(k)].data;
-      (*this)[k].backward(ctx, pass);
+      T* const x_bar = gradients[slot(k)].data;
+      T* const own_x_bar = m.features + feature_numbers<Context>(pass.shape);
+      pass.x_bar = executor::gradient_memory(x_bar, own_x_bar);
+      head_on<Context>::backward((*this)[k], ctx, pass);
+      executor::write_features(ctx, pass.shape, std::as_const(own_x_bar), x_bar);
     }
+  }
+  /// The same on the CPU.
+  template <logit_loss Loss, reduction Tokens, reduction Heads>
+  generator_result generator_step(cpu_context const& ctx,
+                                  adversarial<Loss, Tokens, Heads> const& loss,
+                                  std::span<T const> parameters, std::span<T const> state,
+                                  head_inputs<T> const& fake, std::span<rows<T> const> gradients,
+                                  std::span<T> workspace,
+                                  generator_options const& options = {}) const {
+    generator_result result;
+    generator_step(ctx, loss, parameters, state, fake, gradients, workspace, options, &result);
     return result;
   }
 
-  /// L_D + P and its gradients with respect to all parameters.
-  template <logit_loss Loss, reduction Tokens, reduction Heads>
-  discriminator_result discriminator_step(cpu_context const& ctx,
-                                          adversarial<Loss, Tokens, Heads> const& loss,
-                                          std::span<T const> parameters, std::span<T const> state,
-                                          head_inputs<T> const& real, head_inputs<T> const& fake,
-                                          parameter_gradients<T> const& gradients,
-                                          std::span<T> workspace,
-                                          discriminator_options const& options = {}) const {
+  /// L_D + P and its gradients with respect to all parameters; the losses go to `result`, in memory
+  /// of the context.
+  template <head_context Context, logit_loss Loss, reduction Tokens, reduction Heads>
+  void discriminator_step(Context const& ctx, adversarial<Loss, Tokens, Heads> const& loss,
+                          std::span<T const> parameters, std::span<T const> state,
+                          inputs<Context> const& real, inputs<Context> const& fake,
+                          parameter_gradients<T> const& gradients, std::span<T> workspace,
+                          discriminator_options const& options,
+                          discriminator_result* result) const {
+    using space = typename Context::space;
     char const* const function = "head_stack::discriminator_step";
     sigma_table sigmas;
     check_call(function, ctx, parameters, state, sigmas);
@@ -313,57 +359,58 @@ class head_stack {
     check_statistics(function, options.statistics);
     check_penalty(function, options.real_penalty, "real_penalties", options.real_penalties);
     check_penalty(function, options.fake_penalty, "fake_penalties", options.fake_penalties);
-    check_workspace(function, workspace, largest_of(real, [&](int k, feature_shape shape) {
-                      return discriminator_plan(k, shape, options, gradients.accumulate).size;
-                    }));
+    check_workspace(function, workspace,
+                    discriminator_workspace<Context>(shapes_of(real).all(size()), options,
+                                                     gradients.accumulate));
+    check_result(function, result);
 
-    discriminator_result result;
+    T* const memory = begin(function, ctx, parameters, state, workspace, sigmas);
+    set(ctx, result, {});
     double const factor = Heads::factor(size());
     for (int k = 0; k < size(); ++k) {
       Head const& head = (*this)[k];
       feature_shape const shape = shape_of(real, k);
       discriminator_memory const m =
-          discriminator_plan(k, shape, options, gradients.accumulate).at(cache_line(workspace));
+          discriminator_plan<Context>(k, shape, options, gradients.accumulate).at(memory);
       T const* const w = weights(ctx, k, parameters, sigmas, m.common);
       std::int64_t const count = logits_size(k, shape);
       T* const w_bar = gradients.values.data() + parameter_offset(k);
       T* const gradient = gradients.accumulate ? m.gradient : w_bar;
-      fill(gradient, head.parameter_count(), T(0));
+      fill(ctx, gradient, head.parameter_count(), T(0));
       // A head may leave its y_bar changed.
       auto const penalised = [&] {
-        fill(m.ones, count,
+        fill(ctx, m.ones, count,
              options.penalised == penalised_logits::sum
                  ? T(1)
                  : T(1) / static_cast<T>(output_shape(k, shape).length));
         return m.ones;
       };
 
-      layer_pass<T> real_pass = pass_of(k, real, w, m.common);
+      layer_pass<T> real_pass = pass_of(ctx, k, real, w, m.common);
       real_pass.y = m.common.logits;
-      real_pass.saved = m.common.saved;
-      head.forward(ctx, real_pass);
-      layer_pass<T> fake_pass = pass_of(k, fake, w, m.common);
+      head_on<Context>::forward(head, ctx, real_pass);
+      head_memory fake_memory = m.common;
+      fake_memory.features += feature_numbers<Context>(shape);
+      fake_memory.saved = m.fake_saved;
+      layer_pass<T> fake_pass = pass_of(ctx, k, fake, w, fake_memory);
       fake_pass.y = m.common.logits + count;
-      fake_pass.saved = m.fake_saved;
-      head.forward(ctx, fake_pass);
+      head_on<Context>::forward(head, ctx, fake_pass);
 
       T* const real_bar = m.common.logits + 2 * count;
       T* const fake_bar = real_bar + count;
-      rows<T const> const real_logits[] = {logits_view(k, shape, std::as_const(real_pass.y))};
-      rows<T const> const fake_logits[] = {logits_view(k, shape, std::as_const(fake_pass.y))};
-      rows<T> const real_gradient[] = {logits_view(k, shape, real_bar)};
-      rows<T> const fake_gradient[] = {logits_view(k, shape, fake_bar)};
-      double value = 0;
-      std::int64_t non_finite = 0;
-      value_and_grad(
-          ctx,
-          adversarial<Loss, Tokens>{loss.loss}.template discriminator<T>(real_logits, fake_logits),
-          value, {.real = real_gradient, .fake = fake_gradient},
-          {.grad_scale = factor * options.grad_scale,
-           .non_finite = &non_finite,
-           .statistics = one(options.statistics, k)});
-      result.adversarial += factor * value;
-      result.non_finite += non_finite;
+      rows<T const, space> const real_logits[] = {
+          logits_view<space>(k, shape, std::as_const(real_pass.y))};
+      rows<T const, space> const fake_logits[] = {
+          logits_view<space>(k, shape, std::as_const(fake_pass.y))};
+      rows<T, space> const real_gradient[] = {logits_view<space>(k, shape, real_bar)};
+      rows<T, space> const fake_gradient[] = {logits_view<space>(k, shape, fake_bar)};
+      add_loss(ctx,
+               adversarial<Loss, Tokens>{loss.loss}.template discriminator<T, space>(real_logits,
+                                                                                     fake_logits),
+               factor, &result->adversarial, {.real = real_gradient, .fake = fake_gradient},
+               {.grad_scale = factor * options.grad_scale,
+                .non_finite = &result->non_finite,
+                .statistics = one(options.statistics, k)});
 
       // The fakes first: what the reals' passes keep then takes the place of the fakes' `saved`.
       fake_pass.y_bar = fake_bar;
@@ -377,39 +424,60 @@ class head_stack {
 
       if (spectral_norm()) {
         at(k).normalise_backward(ctx, parameters.data() + parameter_offset(k),
-                                 state.data() + state_offset(k), sigmas.of(k), gradient);
+                                 state.data() + state_offset(k), sigmas.of(k), gradient,
+                                 sigmas.scratch);
       }
       if (gradients.accumulate) {
-        for (std::int64_t i = 0; i < head.parameter_count(); ++i) w_bar[i] += gradient[i];
+        head_executor<Context>::each_element(ctx, head.parameter_count(),
+                                             detail::add_elements<T>{gradient, w_bar});
       }
     }
-    result.total = result.adversarial + result.penalty;
+    head_executor<Context>::each_element(ctx, 1, detail::total_of_step{result});
+  }
+  /// The same on the CPU.
+  template <logit_loss Loss, reduction Tokens, reduction Heads>
+  discriminator_result discriminator_step(cpu_context const& ctx,
+                                          adversarial<Loss, Tokens, Heads> const& loss,
+                                          std::span<T const> parameters, std::span<T const> state,
+                                          head_inputs<T> const& real, head_inputs<T> const& fake,
+                                          parameter_gradients<T> const& gradients,
+                                          std::span<T> workspace,
+                                          discriminator_options const& options = {}) const {
+    discriminator_result result;
+    discriminator_step(ctx, loss, parameters, state, real, fake, gradients, workspace, options,
+                       &result);
     return result;
   }
 
  private:
-  /// sigma of each normalised weight of each head.
+  template <class Context>
+  using head_on = layer_on<Context, Head>;
+
+  /// sigma of each normalised weight of each head: here on the CPU, else in the workspace.
   struct sigma_table {
     double values[max_heads][spectral_weights<Head>::max_weights];
-    double* of(int k) { return values[k]; }
-    double const* of(int k) const { return values[k]; }
+    double* first[max_heads] = {};
+    double* scratch = nullptr;
+    [[nodiscard]] double* of(int k) const { return first[k]; }
   };
 
   /// Memory of one head in every call.
-  struct memory {
+  struct head_memory {
     T* w_hat;
     T* logits;
     T* saved;
+    T* features;
     T* workspace;
   };
   struct plan {
     std::int64_t w_hat;
     std::int64_t logits;
     std::int64_t saved;
+    std::int64_t features;
     std::int64_t workspace;
     std::int64_t size;
-    memory at(T* base) const {
-      return {base + w_hat, base + logits, base + saved, base + workspace};
+    head_memory at(T* base) const {
+      return {base + w_hat, base + logits, base + saved, base + features, base + workspace};
     }
   };
   /// What a gradient penalty keeps: v, then saved_bar and saved_dot.
@@ -419,7 +487,7 @@ class head_stack {
     T* saved_dot;
   };
   struct discriminator_memory {
-    memory common;  ///< logits: of reals, fakes, and their gradients; saved: of the reals
+    head_memory common;  ///< logits: of reals, fakes, and their gradients; saved: of the reals
     T* gradient;
     T* ones;
     T* fake_saved;
@@ -446,24 +514,46 @@ class head_stack {
     }
   };
 
-  /// `maps`: logits maps that are kept.
-  [[nodiscard]] plan forward_plan(int k, feature_shape shape, int maps) const {
-    layer_sizes const sizes = (*this)[k].sizes(shape);
+  /// What a call keeps of a head: maps of logits, and features in the layers' own order.
+  struct kept {
+    int maps;
+    int features;
+  };
+  static constexpr kept for_logits{0, 1};
+  static constexpr kept for_generator{2, 2};
+  static constexpr kept for_discriminator{4, 2};
+
+  template <class Context>
+  static std::int64_t feature_numbers(feature_shape shape) {
+    return detail::aligned(head_executor<Context>::feature_numbers(shape));
+  }
+  template <class Context>
+  [[nodiscard]] plan forward_plan(int k, feature_shape shape, kept what) const {
+    layer_sizes const sizes = head_on<Context>::sizes((*this)[k], shape);
     plan p{};
     p.logits = p.w_hat + (spectral_norm() ? detail::aligned((*this)[k].parameter_count()) : 0);
-    p.saved = p.logits + detail::aligned(maps * logits_size(k, shape));
-    p.workspace = p.saved + detail::aligned(sizes.saved);
+    p.saved = p.logits + detail::aligned(what.maps * logits_size(k, shape));
+    p.features = p.saved + detail::aligned(sizes.saved);
+    p.workspace = p.features + what.features * feature_numbers<Context>(shape);
     p.size = p.workspace + detail::aligned(sizes.workspace);
     return p;
   }
+  template <class Context>
+  [[nodiscard]] std::int64_t forward_workspace(std::span<feature_shape const> shapes,
+                                               kept what) const {
+    return largest<Context>(shapes, [&](int k, feature_shape shape) {
+      return forward_plan<Context>(k, shape, what).size;
+    });
+  }
+  template <class Context>
   [[nodiscard]] discriminator_layout discriminator_plan(int k, feature_shape shape,
                                                         discriminator_options const& options,
                                                         bool accumulate) const {
-    layer_sizes const sizes = (*this)[k].sizes(shape);
+    layer_sizes const sizes = head_on<Context>::sizes((*this)[k], shape);
     std::int64_t const second =
         detail::aligned(shape.size()) + detail::aligned(sizes.saved_bar) + sizes.saved_dot;
     discriminator_layout d{};
-    d.common = forward_plan(k, shape, 4);
+    d.common = forward_plan<Context>(k, shape, for_discriminator);
     d.gradient = d.common.size;
     d.ones = d.gradient + (accumulate ? detail::aligned((*this)[k].parameter_count()) : 0);
     d.fake_saved = d.ones + detail::aligned(logits_size(k, shape));
@@ -479,12 +569,14 @@ class head_stack {
 
   /// Adds the gradient of one side: of the adversarial loss, with that of its penalty if there is
   /// one.
-  static void add_gradient(cpu_context const& ctx, Head const& head, layer_pass<T> pass,
+  template <class Context>
+  static void add_gradient(Context const& ctx, Head const& head, layer_pass<T> pass,
                            std::optional<r1> const& penalty, std::span<double> penalties,
                            double grad_scale, T* ones, second_order const& m,
-                           discriminator_result& result) {
+                           discriminator_result* result) {
+    using space = typename Context::space;
     if (!penalty) {
-      head.backward(ctx, pass);
+      head_on<Context>::backward(head, ctx, pass);
       return;
     }
     condition<T> constant[detail::max_conditions];
@@ -500,41 +592,92 @@ class head_stack {
     first.saved_bar = m.saved_bar;
     first.saved_dot = m.saved_dot;
     first.conditions = {constant, conditions};
-    head.backward(ctx, first);
+    head_on<Context>::backward(head, ctx, first);
 
     feature_shape const shape = pass.shape;
-    rows<T const> const gradient[] = {
-        view(std::as_const(first.x_bar), shape.batch, shape.channels, shape.length)};
-    rows<T> const direction[] = {view(first.x_bar, shape.batch, shape.channels, shape.length)};
-    double value = 0;
-    std::int64_t non_finite = 0;
-    value_and_grad(ctx, penalty->template on<T>(gradient), value, {.features = direction},
-                   {.grad_scale = grad_scale, .non_finite = &non_finite, .penalties = penalties});
-    result.penalty += value;
-    result.non_finite += non_finite;
+    // A sample is one row, whatever the order of its elements.
+    rows<T const, space> const gradient[] = {
+        view<space>(std::as_const(first.x_bar), shape.batch, shape.channels, shape.length)};
+    rows<T, space> const direction[] = {
+        view<space>(first.x_bar, shape.batch, shape.channels, shape.length)};
+    add_loss(ctx, penalty->template on<T, space>(gradient), 1, &result->penalty,
+             {.features = direction},
+             {.grad_scale = grad_scale, .non_finite = &result->non_finite, .penalties = penalties});
 
     pass.x_dot = m.x_bar;
     pass.y_dot_bar = ones;
     pass.saved_bar = m.saved_bar;
     pass.saved_dot = m.saved_dot;
-    head.tangent(ctx, pass);
-    head.tangent_backward(ctx, pass);
+    head_on<Context>::tangent(head, ctx, pass);
+    head_on<Context>::tangent_backward(head, ctx, pass);
+  }
+
+  /// Adds `weight` times a loss to `total`, and its count to options.non_finite.
+  template <class Context, class Loss>
+  static void add_loss(Context const& ctx, Loss const& loss, double weight, double* total,
+                       typename Loss::gradients const& gradients,
+                       typename Loss::options const& options) {
+    using space = typename Context::space;
+    detail::loss_output<double, space> out;
+    out.total = tensor_view<double, 0, space>{total};
+    out.weight = weight;
+    out.adds = true;
+    detail::evaluate<mean>("value_and_grad", head_executor<Context>::losses(ctx), loss, out,
+                           gradients, options);
+  }
+
+  /// After all checks: where the heads' memory begins in a workspace. Not on the CPU, sigmas lie
+  /// before it, and are computed.
+  template <class Context>
+  T* begin(char const* function, Context const& ctx, std::span<T const> parameters,
+           std::span<T const> state, std::span<T> workspace, sigma_table& sigmas) const {
+    T* const memory = cache_line(workspace);
+    if constexpr (on_host<Context>) {
+      return memory;
+    } else {
+      auto* next = reinterpret_cast<double*>(memory);
+      for (int k = 0; spectral_norm() && k < size(); ++k) {
+        sigmas.first[k] = next;
+        next += at(k).template sigma_numbers<Context>();
+        at(k).sigmas({function, k}, ctx, parameters.data() + parameter_offset(k),
+                     state.data() + state_offset(k), sigmas.first[k]);
+      }
+      sigmas.scratch = next;
+      return memory + sigma_numbers<Context>();
+    }
+  }
+  /// Numbers of the workspace before the heads' memory: sigmas, and as much again of one head.
+  template <class Context>
+  [[nodiscard]] std::int64_t sigma_numbers() const {
+    if (on_host<Context> || !spectral_norm()) return 0;
+    std::int64_t all = 0;
+    std::int64_t most = 0;
+    for (int k = 0; k < size(); ++k) {
+      std::int64_t const numbers = at(k).template sigma_numbers<Context>();
+      all += numbers;
+      if (numbers > most) most = numbers;
+    }
+    return detail::aligned((all + most) * static_cast<std::int64_t>(sizeof(double) / sizeof(T)));
   }
 
   /// The weights that head k works with.
-  T const* weights(cpu_context const& ctx, int k, std::span<T const> parameters,
-                   sigma_table const& sigmas, memory const& m) const {
+  template <class Context>
+  T const* weights(Context const& ctx, int k, std::span<T const> parameters,
+                   sigma_table const& sigmas, head_memory const& m) const {
     T const* const w = parameters.data() + parameter_offset(k);
     if (!spectral_norm()) return w;
     at(k).normalise(ctx, w, sigmas.of(k), m.w_hat);
     return m.w_hat;
   }
 
-  static layer_pass<T> pass_of(int k, head_inputs<T> const& in, T const* w, memory const& m) {
+  template <class Context>
+  static layer_pass<T> pass_of(Context const& ctx, int k, inputs<Context> const& in, T const* w,
+                               head_memory const& m) {
     layer_pass<T> pass;
     pass.shape = shape_of(in, k);
     pass.w = w;
-    pass.x = in.features[slot(k)].data;
+    pass.x = head_executor<Context>::read_features(ctx, pass.shape, in.features[slot(k)].data,
+                                                   m.features);
     pass.saved = m.saved;
     pass.workspace = m.workspace;
     pass.conditions = in.conditions;
@@ -543,30 +686,44 @@ class head_stack {
 
   // Checks.
 
-  void check_call(char const* function, cpu_context const& ctx, std::span<T const> parameters,
+  template <class Context>
+  void check_call(char const* function, Context const& ctx, std::span<T const> parameters,
                   std::span<T const> state, sigma_table& sigmas) const {
     check_threads(ctx);
-    check_parameters(function, parameters, state);
-    for (int k = 0; spectral_norm() && k < size(); ++k) {
-      at(k).sigmas({function, k}, ctx, parameters.data() + parameter_offset(k),
-                   state.data() + state_offset(k), sigmas.of(k));
+    check_parameters<Context>(function, parameters, state);
+    if constexpr (on_host<Context>) {
+      for (int k = 0; spectral_norm() && k < size(); ++k) {
+        sigmas.first[k] = sigmas.values[k];
+        at(k).sigmas({function, k}, ctx, parameters.data() + parameter_offset(k),
+                     state.data() + state_offset(k), sigmas.of(k));
+      }
     }
   }
   /// The losses check this too, but only after the first pass.
-  static void check_threads(cpu_context const& ctx) {
-    if (ctx.threads < 1) {
-      detail::fail("cpu_context", "threads", "at least 1", detail::text() << ctx.threads);
+  template <class Context>
+  static void check_threads(Context const& ctx) {
+    if constexpr (on_host<Context>) {
+      if (ctx.threads < 1) {
+        detail::fail("cpu_context", "threads", "at least 1", detail::text() << ctx.threads);
+      }
     }
   }
+  template <class Result>
+  static void check_result(char const* function, Result const* result) {
+    if (result == nullptr) detail::fail(function, "result", "memory", "a null pointer");
+  }
+  template <class Context>
   void check_parameters(char const* function, std::span<T const> parameters,
                         std::span<T const> state) const {
     check_size(function, "parameters", parameters.size(), parameter_count());
     check_size(function, "state", state.size(), state_count());
-    for (int i = 0; i < this->parameters(); ++i) {
-      parameter_view const part = parameter(i);
-      check_finite(function, part.name, slice(parameters, part.offset, part.size()));
+    if constexpr (on_host<Context>) {
+      for (int i = 0; i < this->parameters(); ++i) {
+        parameter_view const part = parameter(i);
+        check_finite(function, part.name, slice(parameters, part.offset, part.size()));
+      }
+      check_finite(function, "state", state);
     }
-    check_finite(function, "state", state);
   }
   static void check_finite(char const* function, char const* name, std::span<T const> values) {
     // 0 x is 0 for finite x, else NaN.
@@ -598,19 +755,13 @@ class head_stack {
                    detail::text() << static_cast<std::int64_t>(workspace.size()));
     }
   }
-  /// For what forward_plan lays out.
-  void check_forward_workspace(char const* function, std::span<T> workspace,
-                               head_inputs<T> const& in, int maps) const {
-    check_workspace(function, workspace, largest_of(in, [&](int k, feature_shape shape) {
-                      return forward_plan(k, shape, maps).size;
-                    }));
-  }
   /// Features [B, C, L] without gaps that fit their heads, all of one batch, and conditions.
-  void check_inputs(char const* function, char const* name, head_inputs<T> const& in) const {
+  template <class Space>
+  void check_inputs(char const* function, char const* name, head_inputs<T, Space> const& in) const {
     detail::check_same_heads(function, name, in.features.size(), heads_.size());
     for (int k = 0; k < size(); ++k) {
       detail::argument_name const argument(name, k);
-      rows<T const> const& features = in.features[slot(k)];
+      rows<T const, Space> const& features = in.features[slot(k)];
       detail::check_batch(function, argument, features, in.features[0].count);
       if (features.shape.rank != 3) {
         detail::fail(function, argument, "shape [B, C, L]", detail::shape_text(features.shape));
@@ -626,9 +777,9 @@ class head_stack {
       detail::check_conditions(function, detail::condition_sizes_of((*this)[k]), in.conditions);
     }
   }
-  template <class U>
+  template <class U, class Space>
   static void check_contiguous(char const* function, detail::argument_name argument,
-                               rows<U> const& tensor) {
+                               rows<U, Space> const& tensor) {
     detail::layout const& shape = tensor.shape;
     std::int64_t stride = 1;
     bool row_major = true;
@@ -641,7 +792,9 @@ class head_stack {
                    detail::text() << "strides " << detail::bracketed(shape.strides, shape.rank));
     }
   }
-  void check_logits(char const* function, int k, rows<T> const& logits, feature_shape shape) const {
+  template <class Space>
+  void check_logits(char const* function, int k, rows<T, Space> const& logits,
+                    feature_shape shape) const {
     detail::argument_name const argument("logits", k);
     detail::check_rows(function, argument, logits);
     feature_shape const expected = output_shape(k, shape);
@@ -669,6 +822,8 @@ class head_stack {
   // Small things.
 
   static constexpr std::int64_t line = 64 / sizeof(T);
+  template <class Context>
+  static constexpr bool on_host = std::same_as<typename Context::space, host_space>;
 
   [[nodiscard]] bool spectral_norm() const {
     return normalisation_ == weight_normalisation::spectral;
@@ -678,13 +833,26 @@ class head_stack {
   [[nodiscard]] std::int64_t logits_size(int k, feature_shape shape) const {
     return output_shape(k, shape).size();
   }
-  static feature_shape shape_of(head_inputs<T> const& in, int k) {
+  template <class Space>
+  static feature_shape shape_of(head_inputs<T, Space> const& in, int k) {
     auto const& extents = in.features[slot(k)].shape.extents;
     return {extents[0], extents[1], extents[2]};
   }
-  template <class U>
-  [[nodiscard]] rows<U> logits_view(int k, feature_shape shape, U* logits) const {
-    return view(logits, shape.batch, output_shape(k, shape).length);
+  struct shape_list {
+    feature_shape shapes[max_heads];
+    [[nodiscard]] std::span<feature_shape const> all(int heads) const {
+      return {shapes, slot(heads)};
+    }
+  };
+  template <class Space>
+  [[nodiscard]] shape_list shapes_of(head_inputs<T, Space> const& in) const {
+    shape_list list;
+    for (int k = 0; k < size(); ++k) list.shapes[k] = shape_of(in, k);
+    return list;
+  }
+  template <class Space, class U>
+  [[nodiscard]] rows<U, Space> logits_view(int k, feature_shape shape, U* logits) const {
+    return view<Space>(logits, shape.batch, output_shape(k, shape).length);
   }
   template <class U>
   static std::span<U> one(std::span<U> all, int k) {
@@ -699,10 +867,15 @@ class head_stack {
     auto const address = reinterpret_cast<std::uintptr_t>(workspace.data());
     return workspace.data() + (line - 1) - (address / sizeof(T) + line - 1) % line;
   }
-  static void fill(T* values, std::int64_t count, T value) {
-    for (std::int64_t i = 0; i < count; ++i) values[i] = value;
+  template <class Context, class U>
+  static void fill(Context const& ctx, U* values, std::int64_t count, U value) {
+    head_executor<Context>::each_element(ctx, count, detail::fill_elements<U>{values, value});
   }
-  template <class Size>
+  template <class Context, class Result>
+  static void set(Context const& ctx, Result* result, Result value) {
+    fill(ctx, result, 1, value);
+  }
+  template <class Context, class Size>
   [[nodiscard]] std::int64_t largest(std::span<feature_shape const> shapes,
                                      Size const& size_of) const {
     detail::check_same_heads("head_stack", "shapes", shapes.size(), heads_.size());
@@ -711,13 +884,7 @@ class head_stack {
       std::int64_t const needed = size_of(k, shapes[slot(k)]);
       if (needed > result) result = needed;
     }
-    return result + line - 1;
-  }
-  template <class Size>
-  [[nodiscard]] std::int64_t largest_of(head_inputs<T> const& in, Size const& size_of) const {
-    feature_shape shapes[max_heads];
-    for (int k = 0; k < size(); ++k) shapes[k] = shape_of(in, k);
-    return largest({shapes, slot(size())}, size_of);
+    return sigma_numbers<Context>() + result + line - 1;
   }
 
   std::vector<spectral_weights<Head>> heads_;

@@ -34,6 +34,9 @@
 /// A layer that reads conditions says how many numbers a sample of each has: condition_sizes().
 /// Parameters w and their gradients are contiguous buffers of the caller; `parameter(i)` names the
 /// parts. Nothing is allocated: sizes are functions of the shape alone.
+/// A layer of layers passes its context on, whatever it is, and calls them through `layer_on`; one
+/// that computes itself does so on the CPU, and a back end that has another way specialises
+/// `layer_on` for it.
 /// Same bits for any number of threads.
 /// Errors: output_shape raises addloss::error for shapes that do not fit; the passes check nothing.
 /// Source of the identity: Pearlmutter, Fast Exact Multiplication by the Hessian, 1994.
@@ -131,6 +134,34 @@ concept layer = arithmetic_scalar<T> && std::copyable<L> &&
                   l.tangent(ctx, pass);
                   l.tangent_backward(ctx, pass);
                 };
+
+/// A layer in a context: as it does it itself, or as a back end does it.
+template <class Context, class L>
+struct layer_on {
+  static layer_sizes sizes(L const& l, feature_shape shape) {
+    if constexpr (requires { l.template sizes_on<Context>(shape); }) {
+      return l.template sizes_on<Context>(shape);
+    } else {
+      return l.sizes(shape);
+    }
+  }
+  template <class T>
+  static void forward(L const& l, Context const& ctx, layer_pass<T> const& p) {
+    l.forward(ctx, p);
+  }
+  template <class T>
+  static void backward(L const& l, Context const& ctx, layer_pass<T> const& p) {
+    l.backward(ctx, p);
+  }
+  template <class T>
+  static void tangent(L const& l, Context const& ctx, layer_pass<T> const& p) {
+    l.tangent(ctx, p);
+  }
+  template <class T>
+  static void tangent_backward(L const& l, Context const& ctx, layer_pass<T> const& p) {
+    l.tangent_backward(ctx, p);
+  }
+};
 
 namespace detail {
 

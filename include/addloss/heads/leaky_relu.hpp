@@ -13,26 +13,35 @@
 #include <cstdint>
 
 #include <addloss/core/config.hpp>
-#include <addloss/core/context.hpp>
 #include <addloss/core/scalar.hpp>
-#include <addloss/core/tasks.hpp>
+#include <addloss/heads/head_executor.hpp>
 #include <addloss/heads/layer.hpp>
 
 namespace addloss {
 namespace detail {
-inline namespace ADDLOSS_ISA_NAMESPACE {
 
-/// body(i) for i in [0, size), a cheap computation on elements.
-template <class Body>
-void each_element(cpu_context const& ctx, std::int64_t size, Body const& body) {
-  constexpr std::int64_t piece = 4096;
-  each_task(ctx, (size + piece - 1) / piece, size, [&](std::int64_t task) {
-    std::int64_t const last = size - task * piece < piece ? size : (task + 1) * piece;
-    for (std::int64_t i = task * piece; i < last; ++i) body(i);
-  });
-}
+template <class T>
+struct leaky_element {
+  T slope;
+  T const* x;
+  T* y;
+  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE void operator()(std::int64_t i) const {
+    y[i] = x[i] > T(0) ? x[i] : slope * x[i];
+  }
+};
+/// out = d(x) in.
+template <class T>
+struct leaky_slope {
+  T slope;
+  T const* x;
+  T const* in;
+  T* out;
+  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE void operator()(std::int64_t i) const {
+    T const below = x[i] <= T(0) ? slope : x[i];  // x is NaN where it is neither
+    out[i] = (x[i] > T(0) ? T(1) : below) * in[i];
+  }
+};
 
-}  // namespace ADDLOSS_ISA_NAMESPACE
 }  // namespace detail
 
 struct leaky_relu {
@@ -49,36 +58,31 @@ struct leaky_relu {
   }
   [[nodiscard]] constexpr layer_sizes sizes(feature_shape /*shape*/) const { return {}; }
 
-  template <arithmetic_scalar T>
-  void forward(cpu_context const& ctx, layer_pass<T> const& p) const {
-    auto const slope = static_cast<T>(negative_slope);
-    detail::each_element(ctx, p.shape.size(), [=, x = p.x, y = p.y](std::int64_t i) {
-      y[i] = x[i] > T(0) ? x[i] : slope * x[i];
-    });
+  template <head_context Context = cpu_context, arithmetic_scalar T>
+  void forward(Context const& ctx, layer_pass<T> const& p) const {
+    head_executor<Context>::each_element(
+        ctx, p.shape.size(), detail::leaky_element<T>{static_cast<T>(negative_slope), p.x, p.y});
   }
-  template <arithmetic_scalar T>
-  void backward(cpu_context const& ctx, layer_pass<T> const& p) const {
+  template <head_context Context = cpu_context, arithmetic_scalar T>
+  void backward(Context const& ctx, layer_pass<T> const& p) const {
     scale(ctx, p, p.y_bar, p.x_bar);
   }
-  template <arithmetic_scalar T>
-  void tangent(cpu_context const& ctx, layer_pass<T> const& p) const {
+  template <head_context Context = cpu_context, arithmetic_scalar T>
+  void tangent(Context const& ctx, layer_pass<T> const& p) const {
     scale(ctx, p, p.x_dot, p.y_dot);
   }
-  template <arithmetic_scalar T>
-  void tangent_backward(cpu_context const& ctx, layer_pass<T> const& p) const {
+  template <head_context Context = cpu_context, arithmetic_scalar T>
+  void tangent_backward(Context const& ctx, layer_pass<T> const& p) const {
     scale(ctx, p, p.y_bar, p.x_bar);
   }
 
  private:
-  /// out = d(x) in: the transpose of a diagonal is itself.
-  template <class T>
-  void scale(cpu_context const& ctx, layer_pass<T> const& p, T const* in, T* out) const {
+  /// The transpose of a diagonal is itself.
+  template <class Context, class T>
+  void scale(Context const& ctx, layer_pass<T> const& p, T const* in, T* out) const {
     if (out == nullptr) return;
-    auto const slope = static_cast<T>(negative_slope);
-    detail::each_element(ctx, p.shape.size(), [=, x = p.x](std::int64_t i) {
-      T const below = x[i] <= T(0) ? slope : x[i];  // x is NaN where it is neither
-      out[i] = (x[i] > T(0) ? T(1) : below) * in[i];
-    });
+    head_executor<Context>::each_element(
+        ctx, p.shape.size(), detail::leaky_slope<T>{static_cast<T>(negative_slope), p.x, in, out});
   }
 };
 

@@ -14,13 +14,34 @@
 #include <numbers>
 #include <span>
 
+#include <addloss/core/config.hpp>
 #include <addloss/core/context.hpp>
 #include <addloss/core/error.hpp>
 #include <addloss/core/scalar.hpp>
+#include <addloss/heads/head_executor.hpp>
 #include <addloss/heads/layer.hpp>
-#include <addloss/heads/leaky_relu.hpp>
 
 namespace addloss {
+namespace detail {
+
+/// out = (out + in) factor
+template <class T>
+struct skip_elements {
+  T factor;
+  T const* in;
+  T* out;
+  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE void operator()(std::int64_t i) const {
+    out[i] = (out[i] + in[i]) * factor;
+  }
+};
+template <class T>
+struct scale_elements {
+  T factor;
+  T* x;
+  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE void operator()(std::int64_t i) const { x[i] *= factor; }
+};
+
+}  // namespace detail
 
 template <detail::any_layer Layer>
 struct residual {
@@ -43,7 +64,11 @@ struct residual {
     return out;
   }
   [[nodiscard]] layer_sizes sizes(feature_shape shape) const {
-    layer_sizes result = body.sizes(shape);
+    return sizes_on<cpu_context>(shape);
+  }
+  template <class Context>
+  [[nodiscard]] layer_sizes sizes_on(feature_shape shape) const {
+    layer_sizes result = layer_on<Context, Layer>::sizes(body, shape);
     if constexpr (copies) {
       result.saved_bar += detail::aligned(shape.size());
       result.workspace += detail::aligned(shape.size());
@@ -51,36 +76,36 @@ struct residual {
     return result;
   }
 
-  template <arithmetic_scalar T>
+  template <head_context Context = cpu_context, arithmetic_scalar T>
     requires layer<Layer, T>
-  void forward(cpu_context const& ctx, layer_pass<T> const& p) const {
-    body.forward(ctx, p);
+  void forward(Context const& ctx, layer_pass<T> const& p) const {
+    layer_on<Context, Layer>::forward(body, ctx, p);
     skip(ctx, p.shape, p.x, p.y);
   }
 
-  template <arithmetic_scalar T>
+  template <head_context Context = cpu_context, arithmetic_scalar T>
     requires layer<Layer, T>
-  void backward(cpu_context const& ctx, layer_pass<T> const& p) const {
+  void backward(Context const& ctx, layer_pass<T> const& p) const {
     scale(ctx, p);
     layer_pass<T> inner = p;
     if constexpr (copies) {
       inner.y_bar = p.saved_bar == nullptr ? p.workspace : p.saved_bar;
       copy(ctx, p, inner);
     }
-    body.backward(ctx, inner);
+    layer_on<Context, Layer>::backward(body, ctx, inner);
     add(ctx, p.shape, p.y_bar, p.x_bar);
   }
 
-  template <arithmetic_scalar T>
+  template <head_context Context = cpu_context, arithmetic_scalar T>
     requires layer<Layer, T>
-  void tangent(cpu_context const& ctx, layer_pass<T> const& p) const {
-    body.tangent(ctx, p);
+  void tangent(Context const& ctx, layer_pass<T> const& p) const {
+    layer_on<Context, Layer>::tangent(body, ctx, p);
     if (p.y_dot != nullptr) skip(ctx, p.shape, p.x_dot, p.y_dot);
   }
 
-  template <arithmetic_scalar T>
+  template <head_context Context = cpu_context, arithmetic_scalar T>
     requires layer<Layer, T>
-  void tangent_backward(cpu_context const& ctx, layer_pass<T> const& p) const {
+  void tangent_backward(Context const& ctx, layer_pass<T> const& p) const {
     scale(ctx, p);
     layer_pass<T> inner = p;
     if constexpr (copies) {
@@ -88,7 +113,7 @@ struct residual {
       inner.y_dot_bar = p.saved_bar;
       copy(ctx, p, inner);
     }
-    body.tangent_backward(ctx, inner);
+    layer_on<Context, Layer>::tangent_backward(body, ctx, inner);
     add(ctx, p.shape, p.y_bar, p.x_bar);
   }
 
@@ -102,30 +127,29 @@ struct residual {
                           << shape.length << "]";
   }
   /// out = (out + in) / sqrt(2)
-  template <class T>
-  static void skip(cpu_context const& ctx, feature_shape shape, T const* in, T* out) {
-    detail::each_element(ctx, shape.size(), [=](std::int64_t i) {
-      out[i] = (out[i] + in[i]) * static_cast<T>(factor);
-    });
+  template <class Context, class T>
+  static void skip(Context const& ctx, feature_shape shape, T const* in, T* out) {
+    head_executor<Context>::each_element(ctx, shape.size(),
+                                         detail::skip_elements<T>{static_cast<T>(factor), in, out});
   }
-  template <class T>
-  static void scale(cpu_context const& ctx, layer_pass<T> const& p) {
-    detail::each_element(ctx, p.shape.size(),
-                         [y_bar = p.y_bar](std::int64_t i) { y_bar[i] *= static_cast<T>(factor); });
+  template <class Context, class T>
+  static void scale(Context const& ctx, layer_pass<T> const& p) {
+    head_executor<Context>::each_element(
+        ctx, p.shape.size(), detail::scale_elements<T>{static_cast<T>(factor), p.y_bar});
   }
   /// y_bar of the body, and what follows the memory of copies.
-  template <class T>
-  static void copy(cpu_context const& ctx, layer_pass<T> const& p, layer_pass<T>& inner) {
+  template <class Context, class T>
+  static void copy(Context const& ctx, layer_pass<T> const& p, layer_pass<T>& inner) {
     std::int64_t const size = detail::aligned(p.shape.size());
-    detail::each_element(ctx, p.shape.size(),
-                         [from = p.y_bar, to = inner.y_bar](std::int64_t i) { to[i] = from[i]; });
+    head_executor<Context>::each_element(ctx, p.shape.size(),
+                                         detail::copy_elements<T>{p.y_bar, inner.y_bar});
     if (p.saved_bar != nullptr) inner.saved_bar = p.saved_bar + size;
     inner.workspace = p.workspace + size;
   }
-  template <class T>
-  static void add(cpu_context const& ctx, feature_shape shape, T const* in, T* out) {
+  template <class Context, class T>
+  static void add(Context const& ctx, feature_shape shape, T const* in, T* out) {
     if (out == nullptr) return;
-    detail::each_element(ctx, shape.size(), [=](std::int64_t i) { out[i] += in[i]; });
+    head_executor<Context>::each_element(ctx, shape.size(), detail::add_elements<T>{in, out});
   }
 };
 template <class Layer>

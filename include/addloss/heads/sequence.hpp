@@ -26,8 +26,8 @@
 #include <addloss/core/context.hpp>
 #include <addloss/core/error.hpp>
 #include <addloss/core/scalar.hpp>
+#include <addloss/heads/head_executor.hpp>
 #include <addloss/heads/layer.hpp>
-#include <addloss/heads/residual.hpp>
 
 namespace addloss {
 
@@ -129,23 +129,29 @@ class sequence {
     });
     return result;
   }
-  [[nodiscard]] layer_sizes sizes(feature_shape shape) const { return plan_of(shape).total; }
+  [[nodiscard]] layer_sizes sizes(feature_shape shape) const {
+    return sizes_on<cpu_context>(shape);
+  }
+  template <class Context>
+  [[nodiscard]] layer_sizes sizes_on(feature_shape shape) const {
+    return plan_of<Context>(shape).total;
+  }
 
-  template <arithmetic_scalar T>
+  template <head_context Context = cpu_context, arithmetic_scalar T>
     requires(layer<Layers, T> && ...)
-  void forward(cpu_context const& ctx, layer_pass<T> const& p) const {
-    plan const sizes = plan_of(p.shape);
+  void forward(Context const& ctx, layer_pass<T> const& p) const {
+    plan const sizes = plan_of<Context>(p.shape);
     each([&]<std::size_t I>(index<I>) {
       layer_pass<T> inner = share<I>(sizes, p);
       inner.y = I == last ? p.y : p.saved + sizes.part[I].output;
-      get<I>().forward(ctx, inner);
+      on<Context, I>::forward(get<I>(), ctx, inner);
     });
   }
 
-  template <arithmetic_scalar T>
+  template <head_context Context = cpu_context, arithmetic_scalar T>
     requires(layer<Layers, T> && ...)
-  void backward(cpu_context const& ctx, layer_pass<T> const& p) const {
-    plan const sizes = plan_of(p.shape);
+  void backward(Context const& ctx, layer_pass<T> const& p) const {
+    plan const sizes = plan_of<Context>(p.shape);
     auto const gradient = [&](std::size_t i) {
       if (p.saved_bar == nullptr) return sizes.last_gradient(i, p, false);
       // Tangents are not there yet.
@@ -155,25 +161,25 @@ class sequence {
       layer_pass<T> inner = share<I>(sizes, p);
       inner.y_bar = I == last ? p.y_bar : gradient(I);
       inner.x_bar = I == 0 ? p.x_bar : gradient(before<I>);
-      get<I>().backward(ctx, inner);
+      on<Context, I>::backward(get<I>(), ctx, inner);
     });
   }
 
-  template <arithmetic_scalar T>
+  template <head_context Context = cpu_context, arithmetic_scalar T>
     requires(layer<Layers, T> && ...)
-  void tangent(cpu_context const& ctx, layer_pass<T> const& p) const {
-    plan const sizes = plan_of(p.shape);
+  void tangent(Context const& ctx, layer_pass<T> const& p) const {
+    plan const sizes = plan_of<Context>(p.shape);
     each([&]<std::size_t I>(index<I>) {
       layer_pass<T> inner = share<I>(sizes, p);
       inner.y_dot = I == last ? p.y_dot : p.saved_dot + sizes.part[I].tangent;
-      get<I>().tangent(ctx, inner);
+      on<Context, I>::tangent(get<I>(), ctx, inner);
     });
   }
 
-  template <arithmetic_scalar T>
+  template <head_context Context = cpu_context, arithmetic_scalar T>
     requires(layer<Layers, T> && ...)
-  void tangent_backward(cpu_context const& ctx, layer_pass<T> const& p) const {
-    plan const sizes = plan_of(p.shape);
+  void tangent_backward(Context const& ctx, layer_pass<T> const& p) const {
+    plan const sizes = plan_of<Context>(p.shape);
     auto const kept_gradient = [&](std::size_t i) {
       return remade(i) ? p.saved + sizes.part[i].output : p.saved_bar + sizes.part[i].gradient;
     };
@@ -182,13 +188,13 @@ class sequence {
       inner.y_bar = I == last ? p.y_bar : sizes.last_gradient(I, p, true);
       inner.y_dot_bar = I == last ? p.y_dot_bar : kept_gradient(I);
       inner.x_bar = I == 0 ? p.x_bar : sizes.last_gradient(before<I>, p, true);
-      get<I>().tangent_backward(ctx, inner);
+      on<Context, I>::tangent_backward(get<I>(), ctx, inner);
       if constexpr (I > 0 && remade(before<I>)) {
         inner.y_bar = inner.y_dot_bar;
         inner.x_bar = kept_gradient(before<I>);
         inner.w_bar = nullptr;
         inner.saved_bar = nullptr;
-        get<I>().backward(ctx, inner);
+        on<Context, I>::backward(get<I>(), ctx, inner);
       }
     });
   }
@@ -204,6 +210,8 @@ class sequence {
 
   template <std::size_t I>
   using index = std::integral_constant<std::size_t, I>;
+  template <class Context, std::size_t I>
+  using on = layer_on<Context, std::tuple_element_t<I, std::tuple<Layers...>>>;
   template <std::size_t I>
   static constexpr std::size_t before = I == 0 ? 0 : I - 1;
 
@@ -236,6 +244,7 @@ class sequence {
     }
   };
 
+  template <class Context>
   [[nodiscard]] plan plan_of(feature_shape shape) const {
     plan p{};
     layer_sizes& total = p.total;
@@ -248,7 +257,7 @@ class sequence {
       part.parameter = parameter;
       parameter += l.parameter_count();
       part.first = total;
-      layer_sizes const own = l.sizes(shape);
+      layer_sizes const own = on<Context, I>::sizes(l, shape);
       total.saved += detail::aligned(own.saved);
       total.saved_bar += detail::aligned(own.saved_bar);
       total.saved_dot += detail::aligned(own.saved_dot);

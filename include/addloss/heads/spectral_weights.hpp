@@ -15,15 +15,16 @@
 /// Networks, 2018, algorithm 1.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
+#include <concepts>
 #include <cstdint>
 
 #include <addloss/core/context.hpp>
 #include <addloss/core/error.hpp>
 #include <addloss/core/scalar.hpp>
+#include <addloss/core/tensor_view.hpp>
+#include <addloss/heads/head_executor.hpp>
 #include <addloss/heads/layer.hpp>
-#include <addloss/heads/residual.hpp>
 #include <addloss/heads/spectral_norm.hpp>
 
 namespace addloss {
@@ -78,48 +79,65 @@ struct spectral_weights {
     return size;
   }
 
-  template <arithmetic_scalar T>
-  void update(cpu_context const& ctx, T const* w, T* state) const {
+  /// Doubles that the sigmas take: on the CPU, weights().
+  template <head_context Context = cpu_context>
+  [[nodiscard]] std::int64_t sigma_numbers() const {
+    std::int64_t numbers = 0;
     each_weight([&](spectral_state_view const& view) {
-      norm(view).update(ctx, w + offset(view), state + view.u, state + view.v);
+      numbers += head_executor<Context>::sigma_numbers(norm(view));
+    });
+    return numbers;
+  }
+
+  template <head_context Context, arithmetic_scalar T>
+  void update(Context const& ctx, T const* w, T* state) const {
+    each_weight([&](spectral_state_view const& view) {
+      head_executor<Context>::update(ctx, norm(view), w + offset(view), state + view.u,
+                                     state + view.v);
     });
   }
 
-  /// sigma of each weight, weights() numbers. Refuses, in the name of `caller`, one that is 0 or
-  /// not finite.
-  template <arithmetic_scalar T>
-  void sigmas(sigma_caller caller, cpu_context const& ctx, T const* w, T const* state,
+  /// sigma of each weight. On the CPU one that is 0 or not finite is refused in the name of
+  /// `caller`.
+  template <head_context Context, arithmetic_scalar T>
+  void sigmas(sigma_caller caller, Context const& ctx, T const* w, T const* state,
               double* sigma) const {
     each_weight([&](spectral_state_view const& view) {
-      *sigma = norm(view).sigma(ctx, w + offset(view), state + view.u, state + view.v);
-      if (!std::isfinite(1 / *sigma) || *sigma - *sigma != 0) {
-        detail::text name;
-        if (caller.head >= 0) name << caller.head << ".";
-        name << layer.parameter(view.parameter).name;
-        detail::fail(caller.function, name.c_str(), "a weight whose sigma is finite and not 0",
-                     detail::text() << *sigma);
+      head_executor<Context>::sigma(ctx, norm(view), w + offset(view), state + view.u,
+                                    state + view.v, sigma);
+      if constexpr (std::same_as<typename Context::space, host_space>) {
+        check_sigma(caller, view, *sigma);
       }
-      ++sigma;
+      sigma += head_executor<Context>::sigma_numbers(norm(view));
     });
   }
 
   /// w_hat: weights divided by sigma, all other parameters copied.
-  template <arithmetic_scalar T>
-  void normalise(cpu_context const& ctx, T const* w, double const* sigma, T* w_hat) const {
-    each_part([&](std::int64_t first,
-                  std::int64_t count) { std::copy_n(w + first, count, w_hat + first); },
-              [&](spectral_state_view const& view) {
-                norm(view).divide(ctx, w + offset(view), *sigma++, w_hat + offset(view));
-              });
+  template <head_context Context, arithmetic_scalar T>
+  void normalise(Context const& ctx, T const* w, double const* sigma, T* w_hat) const {
+    each_part(
+        [&](std::int64_t first, std::int64_t count) {
+          if (count == 0) return;
+          head_executor<Context>::each_element(ctx, count,
+                                               detail::copy_elements<T>{w + first, w_hat + first});
+        },
+        [&](spectral_state_view const& view) {
+          head_executor<Context>::divide(ctx, norm(view), w + offset(view), sigma,
+                                         w_hat + offset(view));
+          sigma += head_executor<Context>::sigma_numbers(norm(view));
+        });
   }
 
-  /// The gradient of w_hat becomes that of w, in place.
-  template <arithmetic_scalar T>
-  void normalise_backward(cpu_context const& ctx, T const* w, T const* state, double const* sigma,
-                          T* gradient) const {
+  /// The gradient of w_hat becomes that of w, in place. `scratch`: as many doubles as a weight has
+  /// rows, but on the CPU.
+  template <head_context Context, arithmetic_scalar T>
+  void normalise_backward(Context const& ctx, T const* w, T const* state, double const* sigma,
+                          T* gradient, double* scratch = nullptr) const {
     each_weight([&](spectral_state_view const& view) {
-      norm(view).divide_backward(ctx, w + offset(view), state + view.u, state + view.v, *sigma++,
-                                 gradient + offset(view));
+      head_executor<Context>::divide_backward(ctx, norm(view), w + offset(view), state + view.u,
+                                              state + view.v, sigma, gradient + offset(view),
+                                              scratch);
+      sigma += head_executor<Context>::sigma_numbers(norm(view));
     });
   }
 
@@ -145,6 +163,14 @@ struct spectral_weights {
       visit(spectral_state_view{i, offset, offset + part.extents[0], part.extents[0], columns});
       offset += part.extents[0] + columns;
     }
+  }
+  void check_sigma(sigma_caller caller, spectral_state_view const& view, double sigma) const {
+    if (std::isfinite(1 / sigma) && std::isfinite(sigma)) return;
+    detail::text name;
+    if (caller.head >= 0) name << caller.head << ".";
+    name << layer.parameter(view.parameter).name;
+    detail::fail(caller.function, name.c_str(), "a weight whose sigma is finite and not 0",
+                 detail::text() << sigma);
   }
   [[nodiscard]] std::int64_t offset(spectral_state_view const& view) const {
     return layer.parameter(view.parameter).offset;
