@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <addloss/heads/leaky_relu.hpp>
 #include <addloss/heads/residual.hpp>
 
 #include <array>

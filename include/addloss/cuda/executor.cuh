@@ -64,15 +64,10 @@ void with_noise(Pass const& pass, Run const& run) {
   }
 }
 
-template <class Pass>
-void check_workspace(cuda_context const& ctx, planned<Pass::max_parts> const& plan) {
+/// Refuses a workspace of less than `bytes`.
+inline void check_workspace_bytes(cuda_context const& ctx, std::size_t bytes) {
   using addloss::detail::fail;
   using addloss::detail::text;
-  if (!plan.fits) {
-    fail("cuda_context", "extents", "at most 4294967295 pieces of work",
-         text() << (plan.tasks > plan.entries ? plan.tasks : plan.entries));
-  }
-  std::size_t const bytes = pass_bytes<Pass>(plan);
   if (bytes == 0) return;
   if (ctx.workspace == nullptr || ctx.bytes < bytes) {
     fail("cuda_context", "workspace",
@@ -87,6 +82,16 @@ void check_workspace(cuda_context const& ctx, planned<Pass::max_parts> const& pl
                                              workspace_alignment)
                 << " bytes beyond");
   }
+}
+
+template <class Pass>
+void check_workspace(cuda_context const& ctx, planned<Pass::max_parts> const& plan) {
+  using addloss::detail::text;
+  if (!plan.fits) {
+    addloss::detail::fail("cuda_context", "extents", "at most 4294967295 pieces of work",
+                          text() << (plan.tasks > plan.entries ? plan.tasks : plan.entries));
+  }
+  check_workspace_bytes(ctx, pass_bytes<Pass>(plan));
 }
 
 template <bool Generated, class Pass>

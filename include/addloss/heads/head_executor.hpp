@@ -3,6 +3,7 @@
 /// specialisation for each type of context, of which that of the CPU is here.
 ///
 ///   losses(ctx)                          the context that losses run in
+///   check_losses<T>(ctx, features, logits)  refuses what they would refuse of a context
 ///   each_element(ctx, size, body)        body(i) for i in [0, size); the body is a named functor that
 ///                                        host and device can call
 ///   feature_numbers(shape)               memory that one of the next three needs
@@ -34,6 +35,9 @@ concept head_context = context<C> && requires { sizeof(head_executor<C>); };
 template <>
 struct head_executor<cpu_context> {
   static cpu_context const& losses(cpu_context const& ctx) { return ctx; }
+  template <class T>
+  static void check_losses(cpu_context const& /*ctx*/, feature_shape /*features*/,
+                           feature_shape /*logits*/) {}
 
   template <class Body>
   static void each_element(cpu_context const& ctx, std::int64_t size, Body const& body) {

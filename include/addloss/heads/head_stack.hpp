@@ -125,6 +125,7 @@ inline namespace ADDLOSS_ISA_NAMESPACE {
 template <arithmetic_scalar T, layer<T> Head>
 class head_stack {
  public:
+  using value_type = T;
   using head_type = Head;
   template <class Context>
   using inputs = std::type_identity_t<head_inputs<T, typename Context::space>>;
@@ -297,7 +298,7 @@ class head_stack {
     }
     check_workspace(function, workspace,
                     forward_workspace<Context>(shapes_of(fake).all(size()), for_generator));
-    check_result(function, result);
+    check_losses(function, ctx, fake, result);
     T* const memory = begin(function, ctx, parameters, state, workspace, sigmas);
     set(ctx, result, {});
     double const factor = Heads::factor(size());
@@ -362,7 +363,7 @@ class head_stack {
     check_workspace(function, workspace,
                     discriminator_workspace<Context>(shapes_of(real).all(size()), options,
                                                      gradients.accumulate));
-    check_result(function, result);
+    check_losses(function, ctx, real, result);
 
     T* const memory = begin(function, ctx, parameters, state, workspace, sigmas);
     set(ctx, result, {});
@@ -708,8 +709,13 @@ class head_stack {
       }
     }
   }
-  template <class Result>
-  static void check_result(char const* function, Result const* result) {
+  template <class Context, class Result>
+  void check_losses(char const* function, Context const& ctx, inputs<Context> const& in,
+                    Result const* result) const {
+    for (int k = 0; k < size(); ++k) {
+      feature_shape const shape = shape_of(in, k);
+      head_executor<Context>::template check_losses<T>(ctx, shape, output_shape(k, shape));
+    }
     if (result == nullptr) detail::fail(function, "result", "memory", "a null pointer");
   }
   template <class Context>

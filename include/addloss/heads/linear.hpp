@@ -25,6 +25,10 @@ struct linear {
   std::int64_t in_channels = 1;
   std::int64_t out_channels = 1;
 
+  [[nodiscard]] conv1d<T> convolution() const {
+    return {.in_channels = in_channels, .out_channels = out_channels};
+  }
+
   [[nodiscard]] std::int64_t parameter_count() const { return convolution().parameter_count(); }
   [[nodiscard]] int parameters() const { return 2; }
   [[nodiscard]] parameter_view parameter(int index) const {
@@ -48,11 +52,6 @@ struct linear {
   }
   void tangent_backward(cpu_context const& ctx, layer_pass<T> const& p) const {
     convolution().tangent_backward(ctx, p);
-  }
-
- private:
-  [[nodiscard]] conv1d<T> convolution() const {
-    return {.in_channels = in_channels, .out_channels = out_channels};
   }
 };
 

@@ -159,7 +159,8 @@ struct projection {
     backward_rows<true>(ctx, p);
   }
 
- private:
+  // Where parameters and what is kept lie, for other back ends too.
+
   /// m [B, P], a [B, C], d [B], or their gradients.
   struct parts {
     T* m;
@@ -214,6 +215,14 @@ struct projection {
   }
   [[nodiscard]] double output_scale() const { return 1 / std::sqrt(static_cast<double>(width)); }
 
+  [[nodiscard]] bool wants_condition_gradient(layer_pass<T> const& p) const {
+    for (int k = 0; k < conditions; ++k) {
+      if (p.conditions[static_cast<std::size_t>(k)].gradient != nullptr) return true;
+    }
+    return false;
+  }
+
+ private:
   /// m of all samples.
   void modulate(cpu_context const& ctx, layer_pass<T> const& p, T* m) const {
     std::int64_t const batch = p.shape.batch;
@@ -305,13 +314,6 @@ struct projection {
         add(p.w_bar[bias_offset(i) + row], sum);
       }
     }
-  }
-
-  [[nodiscard]] bool wants_condition_gradient(layer_pass<T> const& p) const {
-    for (int k = 0; k < conditions; ++k) {
-      if (p.conditions[static_cast<std::size_t>(k)].gradient != nullptr) return true;
-    }
-    return false;
   }
 
   static void add(T& sum, double term) { sum = static_cast<T>(static_cast<double>(sum) + term); }
