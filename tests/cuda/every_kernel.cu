@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // One kernel of every kind, for tools that look at machine code: no register may be spilled, no
-// local memory used, and rows must be read and written 16 bytes at a time. Never run.
+// local memory used, and the rows of a pass must be read and written 16 bytes at a time. Never run.
 #include <addloss/cuda.cuh>
+#include <addloss/cuda/heads.cuh>
 
 namespace every_kernel {
 
@@ -36,6 +37,23 @@ void const* kernel() {
   return reinterpret_cast<void const*>(&cuda::run_pass<Pass, Generated>);
 }
 
+template <class Body>
+void const* body() {
+  return reinterpret_cast<void const*>(&cuda::run_body<Body>);
+}
+template <class F>
+void const* elements() {
+  return body<cuda::element_tasks<F>>();
+}
+template <class F>
+void const* rows_of() {
+  return body<cuda::row_tasks<F>>();
+}
+template <class T, cuda::norm_step Step>
+void const* norm() {
+  return body<cuda::normalise<T, Step>>();
+}
+
 /// Referring to a kernel instantiates it.
 void const* all(int which) {
   void const* const kernels[] = {
@@ -61,6 +79,42 @@ void const* all(int which) {
       kernel<pairs<half>>(),
       kernel<penalty<float>>(),
       kernel<penalty<bfloat16>>(),
+      body<cuda::product_tile<float, float>>(),
+      body<cuda::product_tile<float, bfloat16>>(),
+      body<cuda::product_tile<double, double>>(),
+      body<cuda::transpose_tile<float>>(),
+      norm<float, cuda::norm_step::forward>(),
+      norm<float, cuda::norm_step::backward>(),
+      norm<float, cuda::norm_step::tangent>(),
+      norm<float, cuda::norm_step::tangent_backward>(),
+      norm<double, cuda::norm_step::tangent_backward>(),
+      elements<cuda::add_norm_parameters<float>>(),
+      rows_of<cuda::pad_row<float, float>>(),
+      rows_of<cuda::pad_row<float, bfloat16>>(),
+      rows_of<cuda::unpad_row<float>>(),
+      elements<cuda::pack_weight<float, bfloat16>>(),
+      elements<cuda::add_taps<float>>(),
+      body<cuda::column_pieces<float, cuda::column_entry<float>>>(),
+      elements<cuda::add_pieces<float>>(),
+      rows_of<cuda::modulate<float>>(),
+      elements<cuda::combine_channels<float>>(),
+      rows_of<cuda::contract_token<float>>(),
+      rows_of<cuda::expand_token<float>>(),
+      body<cuda::column_pieces<float, cuda::channel_gradient<float, true>>>(),
+      rows_of<cuda::sum_tokens<float>>(),
+      elements<cuda::classifier_gradient<float>>(),
+      rows_of<cuda::modulation_gradient<float>>(),
+      elements<cuda::condition_weight_gradient<float>>(),
+      elements<cuda::condition_bias_gradient<float>>(),
+      elements<cuda::condition_gradient<float>>(),
+      body<cuda::column_pieces<float, cuda::spectral_column<float>>>(),
+      body<cuda::row_dots<float, double>>(),
+      body<cuda::normalise_vector<float>>(),
+      body<cuda::divide_row<float>>(),
+      body<cuda::divide_backward_row<float>>(),
+      elements<detail::leaky_element<float>>(),
+      elements<detail::leaky_slope<float>>(),
+      elements<detail::skip_elements<float>>(),
   };
   return kernels[which];
 }

@@ -18,7 +18,27 @@
 #include "cuda/heads/compare.hpp"
 #include "cuda/heads/device_layer.cuh"
 #include "cuda/heads/stack_steps.hpp"
+#include "cuda/replay.hpp"
 #include "error_of.hpp"
+
+namespace {
+
+/// Launches of this program on other streams than this.
+cudaStream_t expected_stream = nullptr;
+int launches = 0;
+int launches_elsewhere = 0;
+
+}  // namespace
+
+// The linker lets all launches of this program pass here.
+extern "C" cudaError_t __real_cudaLaunchKernelExC(cudaLaunchConfig_t const* config,
+                                                  void const* kernel, void** arguments);
+extern "C" cudaError_t __wrap_cudaLaunchKernelExC(cudaLaunchConfig_t const* config,
+                                                  void const* kernel, void** arguments) {
+  ++launches;
+  if (config->stream != expected_stream) ++launches_elsewhere;
+  return __real_cudaLaunchKernelExC(config, kernel, arguments);
+}
 
 namespace {
 
@@ -211,7 +231,7 @@ void check_near(stack_outputs const& got, stack_outputs const& expected, double 
   }
 }
 
-bool same_bits(stack_outputs const& a, stack_outputs const& b) {
+bool same_outputs(stack_outputs const& a, stack_outputs const& b) {
   auto const lists = [](std::vector<numbers> const& x, std::vector<numbers> const& y) {
     bool same = x.size() == y.size();
     for (std::size_t i = 0; same && i < x.size(); ++i) same = same_bits(x[i], y[i]);
@@ -239,7 +259,7 @@ TEST_CASE("the steps of a stack on a GPU are those of the CPU") {
       auto const expected = on_cpu(in);
       auto const got = device_stack<double>(in).run();
       check_near(got, expected, tolerance<double>);
-      CHECK(same_bits(device_stack<double>(in, 3).run(), got));
+      CHECK(same_outputs(device_stack<double>(in, 3).run(), got));
       check_near(device_stack<float>(in).run(), expected, tolerance<float>);
     }
   }
@@ -319,4 +339,40 @@ TEST_CASE("what a stack on a GPU refuses") {
     c.real_rows[1] = c.real_rows[0];
     refused("head_stack::discriminator_step: real.features[1]");
   }
+}
+
+TEST_CASE("steps of a stack on a GPU use their stream alone, and can be captured and replayed") {
+  auto in = three_heads(weight_normalisation::spectral, true);
+  in.options = both;
+  auto other = in;
+  for (auto& values : other.real) {
+    for (double& x : values) x = -x;
+  }
+  auto const expected = device_stack<double>(other).run();
+  auto const before = device_stack<double>(in).run();
+  cudaStream_t stream = nullptr;
+  cuda::check("cudaStreamCreate", cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  device_stack<double> c(in);
+  cuda::check("cudaDeviceSynchronize", cudaDeviceSynchronize());
+  c.ctx.gpu.stream = stream;
+  expected_stream = stream;
+  launches = 0;
+  launches_elsewhere = 0;
+  {
+    c.update();
+    replay const step(stream, [&] { c.run_discriminator(); });
+    step();
+    cuda::check("cudaStreamSynchronize", cudaStreamSynchronize(stream));
+    CHECK(same_bits(as_doubles(c.w_bar.read()), before.w_bar));
+    for (std::size_t k = 0; k < other.real.size(); ++k)
+      c.real[k].write(in_type<double>(other.real[k]));
+    step();
+    cuda::check("cudaStreamSynchronize", cudaStreamSynchronize(stream));
+    CHECK(same_bits(as_doubles(c.w_bar.read()), expected.w_bar));
+    CHECK(c.discriminator_out.read()[0].total == expected.discriminator.total);
+  }
+  CHECK(launches > 0);
+  CHECK(launches_elsewhere == 0);
+  expected_stream = nullptr;
+  cudaStreamDestroy(stream);
 }

@@ -35,7 +35,7 @@ void check_near(layer_outputs const& got, layer_outputs const& expected, double 
   }
 }
 
-bool same_bits(layer_outputs const& a, layer_outputs const& b) {
+bool same_outputs(layer_outputs const& a, layer_outputs const& b) {
   return same_bits(a.y, b.y) && same_bits(a.x_bar, b.x_bar) && same_bits(a.w_bar, b.w_bar) &&
          same_bits(a.first_x_bar, b.first_x_bar) && same_bits(a.y_dot, b.y_dot) &&
          same_bits(a.second_x_bar, b.second_x_bar) && same_bits(a.second_w_bar, b.second_w_bar) &&
@@ -53,7 +53,7 @@ void check_layer(Double const& wide, Float const& narrow, layer_inputs const& in
   auto const expected = on_cpu(wide, in);
   auto const got = on_gpu<double>(wide, in, heads_on(0));
   check_near(got, expected, tolerance<double>);
-  CHECK(same_bits(on_gpu<double>(wide, in, heads_on(2)), got));
+  CHECK(same_outputs(on_gpu<double>(wide, in, heads_on(2)), got));
   check_near(on_gpu<float>(narrow, in, heads_on(0)), expected, tolerance<float>);
 }
 template <class Layer>
