@@ -5,8 +5,8 @@
 //     benchmarks/cuda/head_reference.cpp -lcublas -o head_stack_bench
 //   ./head_stack_bench [--heads K] [--batch B] [--channels C] [--length L] [--spectral] [--json]
 // --json: only the times of the discriminator's step, for compare_heads_with_torch.py.
-#include <addloss/cuda/heads.cuh>
 #include <addloss/cuda/heads/cublas_product.cuh>
+#include <addloss/cuda_heads.cuh>
 
 #include <cublas_v2.h>
 #include <cuda_runtime.h>

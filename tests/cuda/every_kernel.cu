@@ -2,7 +2,7 @@
 // One kernel of every kind, for tools that look at machine code: no register may be spilled, no
 // local memory used, and the rows of a pass must be read and written 16 bytes at a time. Never run.
 #include <addloss/cuda.cuh>
-#include <addloss/cuda/heads.cuh>
+#include <addloss/cuda_heads.cuh>
 
 namespace every_kernel {
 

@@ -19,7 +19,7 @@
 /// Heads are worked on one after the other: `workspace` is that of the largest. Its sizes are
 /// functions of the shapes alone, and nothing is allocated in a call.
 /// Same bits for any number of threads. The steps need cpu/executor.hpp, which addloss.hpp has.
-/// Another back end (on a GPU: cuda/heads.cuh) runs the same stack: features, parameters, state,
+/// Another back end (on a GPU: cuda_heads.cuh) runs the same stack: features, parameters, state,
 /// gradients, conditions, workspace, statistics and penalties then lie in its memory, and so does the
 /// result, whose address is the last argument of a step. Workspaces are asked for its context,
 /// `discriminator_workspace<Context>(...)`. What lies there is not looked at: parameters or state

@@ -7,7 +7,7 @@
 #include <limits>
 #include <vector>
 
-#include <addloss/cuda/heads.cuh>
+#include <addloss/cuda_heads.cuh>
 
 #include "cuda/device_memory.cuh"
 #include "cuda/heads/layer_passes.hpp"

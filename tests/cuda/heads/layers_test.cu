@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <addloss/cuda/heads.cuh>
+#include <addloss/cuda_heads.cuh>
 
 #include <cmath>
 #include <cstddef>
