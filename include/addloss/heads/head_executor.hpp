@@ -6,6 +6,8 @@
 ///   check_losses<T>(ctx, features, logits)  refuses what they would refuse of a context
 ///   each_element(ctx, size, body)        body(i) for i in [0, size); the body is a named functor that
 ///                                        host and device can call
+///   remakes_gradients                    whether gradients that cheap layers give are made again when
+///                                        they are wanted, which costs time, rather than kept
 ///   feature_numbers(shape)               memory that one of the next three needs
 ///   read_features(ctx, shape, x, m)      features [B, C, L] as layers read them: x itself, or m
 ///   gradient_memory(x_bar, m)            where layers write their gradient: x_bar itself, or m
@@ -34,6 +36,8 @@ concept head_context = context<C> && requires { sizeof(head_executor<C>); };
 
 template <>
 struct head_executor<cpu_context> {
+  static constexpr bool remakes_gradients = true;
+
   static cpu_context const& losses(cpu_context const& ctx) { return ctx; }
   template <class T>
   static void check_losses(cpu_context const& /*ctx*/, feature_shape /*features*/,

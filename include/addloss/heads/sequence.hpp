@@ -7,8 +7,8 @@
 /// as long as the sequence that was asked.
 /// A pass is that pass of each layer, from front to back or from back to front. Kept: what each
 /// layer keeps, and of all outputs but the last their values (saved), tangents (saved_dot) and
-/// gradients (saved_bar). Gradients that a layer with in_place gives are made again when they are
-/// wanted, and those of the last pass lie over outputs that are used up; the workspace is the
+/// gradients (saved_bar). On the CPU gradients that a layer with in_place gives are made again when
+/// they are wanted, and those of the last pass lie over outputs that are used up; the workspace is the
 /// largest of the layers', and room for gradients that find no such place.
 /// All layers get the same conditions; their sizes are those of the last layer that has any.
 /// Errors: names too long for `name_capacity` (when made); output_shape: those of the layers.
@@ -155,7 +155,8 @@ class sequence {
     auto const gradient = [&](std::size_t i) {
       if (p.saved_bar == nullptr) return sizes.last_gradient(i, p, false);
       // Tangents are not there yet.
-      return remade(i) ? p.saved_dot + sizes.part[i].tangent : p.saved_bar + sizes.part[i].gradient;
+      return remade<Context>(i) ? p.saved_dot + sizes.part[i].tangent
+                                : p.saved_bar + sizes.part[i].gradient;
     };
     each_backwards([&]<std::size_t I>(index<I>) {
       layer_pass<T> inner = share<I>(sizes, p);
@@ -181,7 +182,8 @@ class sequence {
   void tangent_backward(Context const& ctx, layer_pass<T> const& p) const {
     plan const sizes = plan_of<Context>(p.shape);
     auto const kept_gradient = [&](std::size_t i) {
-      return remade(i) ? p.saved + sizes.part[i].output : p.saved_bar + sizes.part[i].gradient;
+      return remade<Context>(i) ? p.saved + sizes.part[i].output
+                                : p.saved_bar + sizes.part[i].gradient;
     };
     each_backwards([&]<std::size_t I>(index<I>) {
       layer_pass<T> inner = share<I>(sizes, p);
@@ -189,7 +191,7 @@ class sequence {
       inner.y_dot_bar = I == last ? p.y_dot_bar : kept_gradient(I);
       inner.x_bar = I == 0 ? p.x_bar : sizes.last_gradient(before<I>, p, true);
       on<Context, I>::tangent_backward(get<I>(), ctx, inner);
-      if constexpr (I > 0 && remade(before<I>)) {
+      if constexpr (I > 0 && remade<Context>(before<I>)) {
         inner.y_bar = inner.y_dot_bar;
         inner.x_bar = kept_gradient(before<I>);
         inner.w_bar = nullptr;
@@ -206,7 +208,10 @@ class sequence {
   static constexpr bool changes_y_bar[size] = {detail::overwrites_y_bar<Layers>...};
 
   /// Whether the gradient of output i is made again rather than kept.
-  static constexpr bool remade(std::size_t i) { return is_in_place[i + 1] && !changes_y_bar[i]; }
+  template <class Context>
+  static constexpr bool remade(std::size_t i) {
+    return head_executor<Context>::remakes_gradients && is_in_place[i + 1] && !changes_y_bar[i];
+  }
 
   template <std::size_t I>
   using index = std::integral_constant<std::size_t, I>;
@@ -270,7 +275,7 @@ class sequence {
       if constexpr (I != last) {
         total.saved += output[I];
         total.saved_dot += output[I];
-        if (!remade(I)) total.saved_bar += output[I];
+        if (!remade<Context>(I)) total.saved_bar += output[I];
       }
     });
     place_gradients(p, output);

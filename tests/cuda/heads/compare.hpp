@@ -8,7 +8,7 @@
 
 #include "cuda/heads/layer_passes.hpp"
 
-/// The largest difference, as a part of the largest number that is expected.
+/// The largest difference, as a part of the largest number that is expected, where one is not 0.
 inline double difference(numbers const& got, numbers const& expected) {
   if (got.size() != expected.size()) return std::numeric_limits<double>::infinity();
   double scale = 0;
@@ -18,7 +18,7 @@ inline double difference(numbers const& got, numbers const& expected) {
     double const d = std::abs(got[i] - expected[i]);
     if (!(d <= most)) most = d;
   }
-  return most == 0 ? 0 : most / scale;
+  return scale > 0 ? most / scale : most;
 }
 
 inline bool same_bits(numbers const& a, numbers const& b) {

@@ -182,6 +182,9 @@ template <class Product>
 struct head_executor<cuda_heads<Product>> {
   using heads = cuda_heads<Product>;
 
+  /// A norm's backward pass takes longer than a convolution with one tap.
+  static constexpr bool remakes_gradients = false;
+
   static cuda_context const& losses(heads const& ctx) { return ctx.gpu; }
   template <class T>
   static void check_losses(heads const& ctx, feature_shape features, feature_shape logits) {

@@ -2,12 +2,14 @@
 /// heads/local_norm.hpp and heads/group_norm.hpp on a GPU, with their leaky ReLU.
 ///
 /// A block has the elements of one statistic over several channels, or of eight channels with a
-/// statistic each: it sweeps over them once for each sum that another one needs (three times in
-/// forward, else twice) and writes the result in one launch. 64 threads to each of eight neighbouring
+/// statistic each: it sweeps over them twice, for the sums and to write the result. 64 threads to each of eight neighbouring
 /// channels read whole sectors of 32 bytes; the second sweep finds in the second-level cache what the
 /// first one read. With C = 384 and 32 samples in groups of 8, that is 192 blocks.
 /// Formulas, what is kept, NaN: as there. Sums in double: each thread adds every 64th token, then the
-/// threads of a channel, in an order that the shape fixes. Same bits for any number of blocks.
+/// threads of a channel, in an order that the shape fixes. Same bits for any number of blocks. Mean
+/// and variance come from one sweep of squares from the first element on: in double arithmetic the
+/// variance loses as many digits as the square of that element's distance from the mean has, in
+/// variances; in float none.
 #pragma once
 
 #include <cstdint>
@@ -224,38 +226,31 @@ struct normalise {
   }
 
   __device__ void forward(place const& at) const {
-    // As on the CPU: from the first element on, then from near the mean.
+    // From the first element on, in double: exact for a constant, and nothing of a large mean is in
+    // the squares.
     std::int64_t const first_channel =
         pass.width > 1 ? at.first : addloss::detail::at_most(at.first + at.column, at.last - 1);
-    T const start = pass.x[at.group * pass.tokens * pass.channels + first_channel];
     T const* const x = pass.x;
-    double from_start[1];
+    auto const start =
+        static_cast<double>(x[at.group * pass.tokens * pass.channels + first_channel]);
+    double sums[2];
     sum(
-        at, from_start,
-        [&](std::int64_t) {
-          return [=](std::int64_t i, double(&part)[1]) {
-            part[0] += static_cast<double>(x[i] - start);
-          };
-        },
-        as_they_are{});
-    T const near = static_cast<T>(static_cast<double>(start) + from_start[0] / count());
-    double from_near[2];
-    sum(
-        at, from_near,
+        at, sums,
         [&](std::int64_t) {
           return [=](std::int64_t i, double(&part)[2]) {
-            T const d = x[i] - near;
-            part[0] += static_cast<double>(d * d);
-            part[1] += static_cast<double>(d);
+            double const d = static_cast<double>(x[i]) - start;
+            part[0] += d;
+            part[1] += d * d;
           };
         },
         as_they_are{});
-    double const missed = from_near[1] / count();
-    double const variance = from_near[0] / count() - missed * missed;
+    double const distance = sums[0] / count();
+    double variance = sums[1] / count() - distance * distance;
+    if (variance < 0) variance = 0;  // by rounding; NaN stays
     // Were 1 / sqrt(infinity) = 0 let through, h would be 0 without a trace of the overflow.
     double const scale =
         math::is_finite(variance) ? 1 / sqrt(variance + pass.epsilon) : variance - variance;
-    moments const stat{static_cast<T>(static_cast<double>(near) + missed), static_cast<T>(scale)};
+    moments const stat{static_cast<T>(start + distance), static_cast<T>(scale)};
     keep(at, stat.mean, stat.scale, pass.saved);
     each_channel(at, [&](std::int64_t channel) {
       channel_map const c = map_of(stat, channel);

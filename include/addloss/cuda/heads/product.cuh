@@ -79,12 +79,14 @@ struct product_tile {
     int const column = thread % 16;
     T sum[4][4] = {};
     for (std::int64_t p = 0; p < call.depth; p += deep) {
+      // Neighbouring threads read neighbours in memory.
+#pragma unroll 1
       for (int i = thread; i < deep * size; i += threads) {
-        // Neighbouring threads read neighbours in memory.
         int const q = call.a.transposed ? i / size : i % deep;
         int const r = call.a.transposed ? i % size : i / deep;
         a[q][r] = element(call.a, batch, first_row + r, p + q, call.rows, call.depth);
       }
+#pragma unroll 1
       for (int i = thread; i < deep * size; i += threads) {
         int const q = call.b.transposed ? i % deep : i / size;
         int const c = call.b.transposed ? i / deep : i % size;
@@ -103,13 +105,13 @@ struct product_tile {
     }
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
+      std::int64_t const r = first_row + row + 16 * i;
+      if (r >= call.rows) continue;
+      T* const out = call.c + batch * call.c_batch_stride + r * call.c_ld;
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        std::int64_t const r = first_row + row + 16 * i;
         std::int64_t const c = first_column + column + 16 * j;
-        if (r >= call.rows || c >= call.columns) continue;
-        T& out = call.c[batch * call.c_batch_stride + r * call.c_ld + c];
-        out = call.adds ? out + sum[i][j] : sum[i][j];
+        if (c < call.columns) out[c] = call.adds ? out[c] + sum[i][j] : sum[i][j];
       }
     }
   }
