@@ -336,6 +336,37 @@ bool compare(char const* name, settings const& s, host_step<float> const& host,
   return good;
 }
 
+/// The discriminator's step of K stacks of one head each, on as many streams, in one graph.
+template <class MakeProduct>
+double streams_ms(settings const& s, machine const& on, int streams, MakeProduct const& make) {
+  using product = decltype(make(on));
+  settings one = s;
+  one.heads = 1;
+  host_step<float> const host(one);
+  std::vector<std::unique_ptr<machine>> machines;
+  for (int i = 0; i < streams; ++i) machines.push_back(std::make_unique<machine>());
+  std::vector<std::unique_ptr<device_step<product>>> steps;
+  for (int k = 0; k < s.heads; ++k) {
+    machine const& of = *machines[static_cast<std::size_t>(k % streams)];
+    steps.push_back(std::make_unique<device_step<product>>(one, host, of, make(of), 1e-5));
+  }
+  std::vector<cudaEvent_t> events(static_cast<std::size_t>(streams) + 1);
+  for (auto& event : events) {
+    cuda::check("cudaEventCreate", cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+  }
+  double const ms = graph_ms(on, 21, [&] {
+    cudaEventRecord(events.back(), on.stream);
+    for (auto const& of : machines) cudaStreamWaitEvent(of->stream, events.back());
+    for (auto const& step : steps) step->discriminator();
+    for (std::size_t i = 0; i < machines.size(); ++i) {
+      cudaEventRecord(events[i], machines[i]->stream);
+      cudaStreamWaitEvent(on.stream, events[i]);
+    }
+  });
+  for (auto& event : events) cudaEventDestroy(event);
+  return ms;
+}
+
 template <class Product>
 void time_steps(char const* name, settings const& s, host_step<float> const& host,
                 machine const& on, Product product, bool json) {
@@ -354,6 +385,10 @@ void time_steps(char const* name, settings const& s, host_step<float> const& hos
       "products alone at the measured peak of %.0f TFLOP/s %.3f ms (%.0f %%); workspace %.0f MB\n",
       name, eager, graph, generator, peak(on, product), limit, 100 * limit / graph,
       4e-6 * static_cast<double>(step.workspace.all().size()));
+  for (int const streams : {1, 2, 3, 5}) {
+    std::printf("  a stack for each head, on %d streams, in a graph: %.3f ms\n", streams,
+                streams_ms(s, on, streams, [](machine const& of) { return Product{of.handle}; }));
+  }
   print_layers(s, on, product);
 }
 

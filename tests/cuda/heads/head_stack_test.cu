@@ -45,7 +45,7 @@ namespace {
 using namespace addloss;
 
 template <class T>
-constexpr double tolerance = std::is_same_v<T, double> ? 1e-11 : 1e-4;
+constexpr double step_tolerance = std::is_same_v<T, double> ? 1e-11 : 1e-4;
 
 /// Vectors in memory of the GPU.
 template <class T>
@@ -257,10 +257,10 @@ TEST_CASE("the steps of a stack on a GPU are those of the CPU") {
     in.options = both;
     in.accumulate = !plain;
     auto const expected = on_cpu(in);
-    check_near(device_stack<float>(in).run(), expected, tolerance<float>);
+    check_near(device_stack<float>(in).run(), expected, step_tolerance<float>);
     if (plain) continue;
     auto const got = device_stack<double>(in).run();
-    check_near(got, expected, tolerance<double>);
+    check_near(got, expected, step_tolerance<double>);
     CHECK(same_outputs(device_stack<double>(in, 3).run(), got));
   }
 }
@@ -277,7 +277,7 @@ TEST_CASE("penalties of a stack on a GPU: one, none, of the mean, scaled") {
     auto got = device_stack<double>(in).run();
     if (!options.real_penalty) got.real_penalties = expected.real_penalties;
     if (!options.fake_penalty) got.fake_penalties = expected.fake_penalties;
-    check_near(got, expected, tolerance<double>);
+    check_near(got, expected, step_tolerance<double>);
   }
 }
 

@@ -17,7 +17,7 @@ namespace {
 using namespace addloss;
 
 template <class T>
-constexpr double tolerance = std::is_same_v<T, double> ? 1e-12 : 2e-5;
+constexpr double layer_tolerance = std::is_same_v<T, double> ? 1e-12 : 2e-5;
 /// A relative error of 2^-9 in each operand of a product.
 constexpr double bfloat16_tolerance = 2e-2;
 
@@ -52,9 +52,9 @@ template <class Double, class Float>
 void check_layer(Double const& wide, Float const& narrow, layer_inputs const& in) {
   auto const expected = on_cpu(wide, in);
   auto const got = on_gpu<double>(wide, in, heads_on(0));
-  check_near(got, expected, tolerance<double>);
+  check_near(got, expected, layer_tolerance<double>);
   CHECK(same_outputs(on_gpu<double>(wide, in, heads_on(2)), got));
-  check_near(on_gpu<float>(narrow, in, heads_on(0)), expected, tolerance<float>);
+  check_near(on_gpu<float>(narrow, in, heads_on(0)), expected, layer_tolerance<float>);
 }
 template <class Layer>
 void check_layer(Layer const& layer, feature_shape shape) {
@@ -101,10 +101,10 @@ TEST_CASE("gradients that are not wanted are not computed on a GPU") {
     conv1d<double> const layer{2, 3, kernel};
     auto in = inputs_for(layer, {2, 2, 5});
     in.parameter_gradients = false;
-    check_near(on_gpu<double>(layer, in, heads_on(0)), on_cpu(layer, in), tolerance<double>);
+    check_near(on_gpu<double>(layer, in, heads_on(0)), on_cpu(layer, in), layer_tolerance<double>);
     in.parameter_gradients = true;
     in.feature_gradients = false;
-    check_near(on_gpu<double>(layer, in, heads_on(0)), on_cpu(layer, in), tolerance<double>);
+    check_near(on_gpu<double>(layer, in, heads_on(0)), on_cpu(layer, in), layer_tolerance<double>);
   }
 }
 
