@@ -358,8 +358,8 @@ class head_stack {
     }
     check_size(function, "gradients", gradients.values.size(), parameter_count());
     check_statistics(function, options.statistics);
-    check_penalty(function, options.real_penalty, "real_penalties", options.real_penalties);
-    check_penalty(function, options.fake_penalty, "fake_penalties", options.fake_penalties);
+    check_penalty<space>(function, options.real_penalty, "real_penalties", options.real_penalties);
+    check_penalty<space>(function, options.fake_penalty, "fake_penalties", options.fake_penalties);
     check_workspace(function, workspace,
                     discriminator_workspace<Context>(shapes_of(real).all(size()), options,
                                                      gradients.accumulate));
@@ -816,10 +816,11 @@ class head_stack {
     if (statistics.empty()) return;
     detail::check_same_heads(function, "statistics", statistics.size(), heads_.size());
   }
+  template <class Space>
   void check_penalty(char const* function, std::optional<r1> const& penalty, char const* name,
                      std::span<double> penalties) const {
     if (penalty) {
-      detail::check_penalty(function, penalty->gamma, penalty->factor, penalty->interval);
+      detail::check_penalty<Space>(function, penalty->gamma, penalty->factor, penalty->interval);
     }
     if (penalties.empty()) return;
     detail::check_same_heads(function, name, penalties.size(), heads_.size());

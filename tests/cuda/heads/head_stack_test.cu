@@ -275,6 +275,13 @@ TEST_CASE("penalties of a stack on a GPU: one, none, of the mean, scaled") {
     in.options = options;
     auto const expected = on_cpu(in);
     auto got = device_stack<double>(in).run();
+    if (options.real_penalty) {
+      // Read when the step runs.
+      device_array<double> const gamma(std::vector<double>{0.3});
+      device_stack<double> c(in);
+      c.options.real_penalty->gamma = number_at{gamma.data()};
+      CHECK(same_bits(c.run().w_bar, got.w_bar));
+    }
     if (!options.real_penalty) got.real_penalties = expected.real_penalties;
     if (!options.fake_penalty) got.fake_penalties = expected.fake_penalties;
     check_near(got, expected, step_tolerance<double>);
