@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include <addloss/cuda.cuh>
@@ -26,6 +27,7 @@ class device_array {
     check("cudaMalloc", cudaMalloc(&memory, size * sizeof(T)));
     data_ = static_cast<T*>(memory);
     check("cudaMemset", cudaMemset(data_, 0, size * sizeof(T)));
+    wait();
   }
   explicit device_array(std::vector<T> const& values) : device_array(values.size()) {
     write(values);
@@ -39,14 +41,15 @@ class device_array {
 
   [[nodiscard]] T* data() const { return data_; }
   [[nodiscard]] std::size_t size() const { return size_; }
-  /// Both wait for what the GPU does.
+  // Both copy when the GPU is done, and no stream goes on before they have.
   void write(std::vector<T> const& values) {
-    check("cudaDeviceSynchronize", cudaDeviceSynchronize());
+    wait();
     check("cudaMemcpy",
           cudaMemcpy(data_, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice));
+    wait();
   }
   [[nodiscard]] std::vector<T> read() const {
-    check("cudaDeviceSynchronize", cudaDeviceSynchronize());
+    wait();
     std::vector<T> result(size_);
     check("cudaMemcpy",
           cudaMemcpy(result.data(), data_, size_ * sizeof(T), cudaMemcpyDeviceToHost));
@@ -54,6 +57,8 @@ class device_array {
   }
 
  private:
+  static void wait() { check("cudaDeviceSynchronize", cudaDeviceSynchronize()); }
+
   T* data_ = nullptr;
   std::size_t size_;
 };
