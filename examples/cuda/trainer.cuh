@@ -7,9 +7,8 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
-#include <stdexcept>
-#include <string>
 #include <vector>
 
 #include <addloss/cuda.cuh>
@@ -23,7 +22,7 @@ struct trainer_settings {
   int hidden = 512;
   std::uint64_t seed = 1;
   float student_rate = 1e-3F;
-  float head_rate = 5e-4F;
+  float head_rate = 2e-3F;
 };
 
 /// What a step works with; on the GPU, and written by begin_step.
@@ -125,6 +124,7 @@ struct trained_parameters {
 };
 
 class trainer {
+  // First, as the types of some are deduced.
   [[nodiscard]] std::size_t batch() const { return static_cast<std::size_t>(settings_.batch); }
   [[nodiscard]] std::size_t pixels() const { return batch() * image_pixels; }
   [[nodiscard]] std::int64_t pixel_count() const { return static_cast<std::int64_t>(pixels()); }
@@ -187,10 +187,9 @@ class trainer {
         non_finite_(2) {
     for (std::size_t k = 0; k < head_count; ++k) make_head(k);
     context_.stream = stream_;
-    workspace_.emplace_back(
-        addloss::workspace_bytes(student_loss(), discriminator_loss()) / sizeof(double) + 1);
-    context_.workspace = workspace_[0].data();
-    context_.bytes = workspace_[0].size() * sizeof(double);
+    context_.bytes = addloss::workspace_bytes(student_loss(), discriminator_loss());
+    workspace_.emplace(context_.bytes);
+    context_.workspace = workspace_->data();
     addloss::zero_workspace(context_);
   }
 
@@ -372,7 +371,7 @@ class trainer {
   std::vector<head_tensors> tensors_;
   read_rows real_logits_, fake_logits_, features_bar_;
   written_rows real_logits_bar_, fake_logits_bar_, generator_bar_, cotangents_;
-  std::vector<device_array<double>> workspace_;
+  std::optional<device_array<unsigned char>> workspace_;
   addloss::cuda_context context_;
 };
 
