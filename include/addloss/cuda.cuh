@@ -21,7 +21,12 @@
 #include <addloss/schedule/karras.hpp>
 #include <addloss/schedule/snr.hpp>
 
+#include <addloss/sampler/logit_normal.hpp>
+#include <addloss/sampler/mixture.hpp>
+#include <addloss/sampler/sample.hpp>
+#include <addloss/sampler/shifted.hpp>
 #include <addloss/sampler/student_timesteps.hpp>
+#include <addloss/sampler/uniform.hpp>
 
 #include <addloss/noising/few_step.hpp>
 #include <addloss/noising/forward.hpp>
