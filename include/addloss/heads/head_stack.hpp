@@ -313,7 +313,7 @@ class head_stack {
       rows<T, space> const gradient[] = {logits_view<space>(k, pass.shape, logits_bar)};
       add_loss(ctx, adversarial<Loss, Tokens>{loss.loss}.template generator<T, space>(logits),
                factor, &result->loss, {.fake = gradient},
-               {.grad_scale = factor * options.grad_scale,
+               {.grad_scale = options.grad_scale,
                 .non_finite = &result->non_finite,
                 .statistics = one(options.statistics, k)});
       pass.y_bar = logits_bar;
@@ -409,7 +409,7 @@ class head_stack {
                adversarial<Loss, Tokens>{loss.loss}.template discriminator<T, space>(real_logits,
                                                                                      fake_logits),
                factor, &result->adversarial, {.real = real_gradient, .fake = fake_gradient},
-               {.grad_scale = factor * options.grad_scale,
+               {.grad_scale = options.grad_scale,
                 .non_finite = &result->non_finite,
                 .statistics = one(options.statistics, k)});
 
@@ -613,7 +613,8 @@ class head_stack {
     head_on<Context>::tangent_backward(head, ctx, pass);
   }
 
-  /// Adds `weight` times a loss to `total`, and its count to options.non_finite.
+  /// Adds `weight` times a loss to `total`, and its count to options.non_finite. Gradients are times
+  /// `weight`, too.
   template <class Context, class Loss>
   static void add_loss(Context const& ctx, Loss const& loss, double weight, double* total,
                        typename Loss::gradients const& gradients,
