@@ -50,7 +50,7 @@ endif()
 # every test would take many minutes, so these must do: all headers at once, and the programs that
 # users copy from. One target for each unit, so that they run side by side.
 set(tidy_flags -std=c++20 -I${PROJECT_SOURCE_DIR}/include)
-foreach(target IN ITEMS Eigen3::Eigen xtensor dlpack::dlpack)
+foreach(target IN ITEMS Eigen3::Eigen xtensor dlpack::dlpack torch)
   addloss_include_flags(${target} flags)
   list(APPEND tidy_flags ${flags})
 endforeach()
