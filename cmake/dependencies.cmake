@@ -29,6 +29,7 @@ set(ADDLOSS_HEADER_NEEDS
     "adapters/dlpack.hpp        dlpack::dlpack"
     "adapters/torch.hpp         torch"
     "torch/fused.hpp            torch"
+    "torch/heads.hpp            torch"
     "torch/losses.hpp           torch")
 find_package(dlpack QUIET CONFIG)
 if(TARGET dlpack AND NOT TARGET dlpack::dlpack)
