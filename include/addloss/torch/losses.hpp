@@ -31,6 +31,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -48,6 +49,7 @@ namespace addloss::torch_loss {
 /// What the teacher said, as in teacher_predictions; tensors may be undefined where those are absent.
 struct teacher {
   at::Tensor noise{};
+  std::optional<normal_noise> generated{};  ///< noise of this key instead of a stored one
   at::Tensor conditional{};
   at::Tensor unconditional{};
   at::Tensor negative{};
@@ -291,7 +293,11 @@ at::Tensor distil(distillation<Weighting, Distance, Elements> const& loss,
   return detail::by_torch_type("distil", "student", student, [&]<class T>() {
     using detail::rows_of;
     teacher_predictions<T> predictions;
-    if (said.noise.defined()) predictions.noise = rows_of<T>(said.noise, "noise");
+    if (said.generated) {
+      predictions.noise = *said.generated;
+    } else if (said.noise.defined()) {
+      predictions.noise = rows_of<T>(said.noise, "noise");
+    }
     predictions.conditional = rows_of<T>(said.conditional, "conditional");
     predictions.unconditional = rows_of<T>(said.unconditional, "unconditional");
     predictions.negative = rows_of<T>(said.negative, "negative");
