@@ -31,6 +31,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -142,42 +143,37 @@ at::Tensor evaluate(Loss const& loss, std::int64_t samples, int threads,
   }
 }
 
-/// Timesteps, copied, as backward may need them.
-template <class T>
-std::vector<T> times_of(rows<T const> const& timesteps) {
-  std::vector<T> result;
-  for (std::int64_t b = 0; b < timesteps.count; ++b) {
-    result.push_back(timesteps.data[b * timesteps.row_stride]);
-  }
-  return result;
-}
-
 /// Evaluates a distillation loss of either form, bound to a student of type T.
 template <class Reduction, class T, class Bound>
 at::Tensor distil(Bound const& bound, at::Tensor const& student, torch_options const& options) {
   using loss_type = decltype(bound.loss);
+  // What the derivative of the distance is multiplied with, a number a sample. Filled in forward, as
+  // the schedule's table may be gone in backward.
+  auto const weights = std::make_shared<std::vector<double>>();
   torch_slopes slopes;
   if constexpr (curved<typename loss_type::distance_type>) {
-    slopes = [loss = bound.loss, schedule = bound.schedule, size = bound.student.row_size,
-              times = times_of(bound.timesteps)](torch_list const& inputs,
-                                                 torch_list const& gradients) {
-      double const factor = loss_type::elements::factor(size) *
-                            Reduction::factor(static_cast<std::int64_t>(times.size()));
-      std::vector<double> weights;
-      for (auto const t : times) weights.push_back(factor * loss.weighting.at(schedule.at(t)));
+    slopes = [distance = bound.loss.distance, weights](torch_list const& inputs,
+                                                       torch_list const& gradients) {
       std::vector<std::int64_t> shape(static_cast<std::size_t>(inputs[0].dim()), 1);
       shape[0] = -1;
       auto const weight =
-          at::tensor(weights, at::kDouble).view(shape).to(gradients[0].scalar_type());
-      return torch_list{with_slope(loss.distance, gradients[0], weight, zero_of(inputs[0]))};
+          at::tensor(*weights, at::kDouble).view(shape).to(gradients[0].scalar_type());
+      return torch_list{with_slope(distance, gradients[0], weight, zero_of(inputs[0]))};
     };
   }
   return differentiable({student}, options, std::move(slopes), [&](torch_list const& gradients) {
     gradient<T> to;
     if (!gradients.empty()) to = rows_from_torch<T>(gradients[0], "gradient");
-    return evaluate<Reduction>(
-        bound, bound.student.count, options.threads, to,
-        {.grad_scale = options.grad_scale, .non_finite = options.non_finite});
+    at::Tensor value =
+        evaluate<Reduction>(bound, bound.student.count, options.threads, to,
+                            {.grad_scale = options.grad_scale, .non_finite = options.non_finite});
+    double const factor = loss_type::elements::factor(bound.student.row_size) *
+                          Reduction::factor(bound.student.count);
+    for (std::int64_t b = 0; b < bound.student.count; ++b) {
+      auto const t = bound.timesteps.data[b * bound.timesteps.row_stride];
+      weights->push_back(factor * bound.loss.weighting.at(bound.schedule.at(t)));
+    }
+    return value;
   });
 }
 
