@@ -201,7 +201,7 @@ class trainer {
     Tensor const distilled = torch_loss::distil(objective_.distillation, v_prediction{},
                                                 levels_.table(), fake, said, times_);
     Tensor const loss_g = heads_->generator(objective_.adversarial, features(fake), conditions);
-    update(*student_optimiser_, loss_g + objective_.lambda * distilled);
+    update(*student_optimiser_, loss_g + objective_.lambda.get() * distilled);
     std::printf(
         "\rstudent %5lld  adversarial %+.4f  distillation %.5f  discriminator %.4f  R1 %.5f",
         static_cast<long long>(step_ + 1), loss_g.item<double>(), distilled.item<double>(),

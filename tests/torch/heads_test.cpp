@@ -42,6 +42,7 @@ std::vector<at::Tensor> conditions() { return {numbers({2, 2}, 5)}; }
 TEST_CASE("the module's steps are those of the heads, bit for bit") {
   heads_of_double module(settings, 7);
   auto const& stack = module.stack();
+  cpu_context const ctx;
   auto const buffer = [](std::int64_t size) {
     return std::vector<double>(static_cast<std::size_t>(size));
   };
@@ -49,7 +50,7 @@ TEST_CASE("the module's steps are those of the heads, bit for bit") {
   auto state = buffer(stack.state_count());
   auto gradient = weights;
   stack.initialise(7, weights, state);
-  stack.update_state({}, weights, state);
+  stack.update_state(ctx, weights, state);
   module.update_state();
 
   auto const real = features(0);
@@ -66,7 +67,7 @@ TEST_CASE("the module's steps are those of the heads, bit for bit") {
   discriminator_options const options{.real_penalty = r1{.gamma = 0.1}};
   auto memory = buffer(stack.discriminator_workspace(shapes, options));
   auto const expected =
-      stack.discriminator_step({}, loss, weights, state, {real_rows, {&in, 1}},
+      stack.discriminator_step(ctx, loss, weights, state, {real_rows, {&in, 1}},
                                {fake_rows, {&in, 1}}, {.values = gradient}, memory, options);
   discriminator_result terms;
   auto const got = module.discriminator(loss, real, fake, given, options, &terms);
@@ -78,7 +79,7 @@ TEST_CASE("the module's steps are those of the heads, bit for bit") {
 
   auto logits = buffer(2 * 6 + 2 * 8);
   rows<double> const out[] = {view(logits.data(), 2, 6), view(logits.data() + 12, 2, 8)};
-  stack.logits({}, weights, state, {real_rows, {&in, 1}}, out, memory);
+  stack.logits(ctx, weights, state, {real_rows, {&in, 1}}, out, memory);
   auto const maps = module.logits(real, given);
   CHECK(
       at::equal(at::cat({maps[0].flatten(), maps[1].flatten()}), at::tensor(logits, at::kDouble)));

@@ -326,6 +326,10 @@ TEST_CASE("what cannot be evaluated is refused by name") {
   CHECK(error(x[0][0], x, t) == "rows_from_torch: student (expected rank 1 to 8, got rank 0)");
   CHECK(error_of([&] { tl::generator(adversarial<>{}, {}); }) ==
         "generator: fake (expected 1 to 32 heads, got 0)");
+  CHECK(error_of([&] { tl::penalty(r1{.gamma = -1}, {x}); }) ==
+        "penalty: gamma (expected a number >= 0, got -1)");
+  CHECK(error_of([&] { tl::penalty(approximate_r1<>{.lambda = -1}, {x}, {x}); }) ==
+        "penalty: lambda (expected a number >= 0, got -1)");
   CHECK(error_of([&] { from_torch<double, 3>(x, "images"); }) ==
         "from_torch: images (expected rank 3, got rank 2)");
 }

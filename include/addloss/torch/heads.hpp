@@ -48,7 +48,7 @@ class torch_heads : public torch::nn::Module {
 
   /// One power iteration of spectral normalisation: before each step of the discriminator.
   void update_state(int threads = at::get_num_threads()) {
-    stack_.update_state({.threads = threads}, span_of(weights_), span_of(state_));
+    stack_.update_state(cpu_context{.threads = threads}, span_of(weights_), span_of(state_));
   }
 
   /// [B, L_k] of each head, without a graph.
@@ -63,8 +63,8 @@ class torch_heads : public torch::nn::Module {
       result.push_back(at::empty({shape.batch, shape.length}, type));
       out.push_back(rows_from_torch<T>(result.back()));
     }
-    stack_.logits({.threads = threads}, span_of(weights_), span_of(state_), in.get(), out,
-                  workspace(stack_.logits_workspace(in.shapes)));
+    stack_.logits(cpu_context{.threads = threads}, span_of(weights_), span_of(state_), in.get(),
+                  out, workspace(stack_.logits_workspace(in.shapes)));
     return result;
   }
 
@@ -79,8 +79,8 @@ class torch_heads : public torch::nn::Module {
       }
       inputs const out("gradients", gradients, {});
       auto const result = stack_.generator_step(
-          {.threads = options.threads}, loss, span_of(weights_), span_of(state_), in.get(),
-          out.written, workspace(stack_.generator_workspace(in.shapes)),
+          cpu_context{.threads = options.threads}, loss, span_of(weights_), span_of(state_),
+          in.get(), out.written, workspace(stack_.generator_workspace(in.shapes)),
           {.grad_scale = options.grad_scale, .statistics = options.statistics});
       if (options.non_finite != nullptr) *options.non_finite = result.non_finite;
       return at::full({}, result.loss, type);
@@ -101,7 +101,7 @@ class torch_heads : public torch::nn::Module {
       inputs const in_fake("fake", fake, conditions);
       if (gradients.empty()) gradients.push_back(at::empty_like(weights_));
       auto const result = stack_.discriminator_step(
-          {.threads = threads}, loss, span_of(weights_), span_of(state_), in_real.get(),
+          cpu_context{.threads = threads}, loss, span_of(weights_), span_of(state_), in_real.get(),
           in_fake.get(), {.values = span_of(gradients[0])},
           workspace(stack_.discriminator_workspace(in_real.shapes, step)), step);
       if (terms != nullptr) *terms = result;

@@ -374,8 +374,9 @@ at::Tensor discriminator(paired<Loss, Tokens, Heads> const& loss, at::TensorList
 template <batch_reduction Reduction = mean, class Tokens, class Heads>
 at::Tensor penalty(approximate_r1<Tokens, Heads> const& loss, at::TensorList logits,
                    at::TensorList perturbed, torch_options const& options = {}) {
+  detail::check_weight<host_space>("penalty", "lambda", loss.lambda);
   return detail::pairs<Reduction, Tokens, Heads>(
-      "penalty", squared{}, loss.lambda, logits, perturbed, options,
+      "penalty", squared{}, loss.lambda.get(), logits, perturbed, options,
       [&]<class T>(auto const& a, auto const& b) { return loss.template on<T>(a, b); });
 }
 
@@ -385,12 +386,13 @@ at::Tensor penalty(r1 const& loss, at::TensorList gradients_of_features,
                    torch_options const& options = {}) {
   using namespace detail;  // NOLINT(google-build-using-namespace)
   char const* const name = "features";
+  check_penalty("penalty", loss.gamma, loss.factor, loss.interval);
   return by_torch_type(
       "penalty", name, first_of("penalty", name, gradients_of_features), [&]<class T>() {
         auto const features = rows_of_heads<T const>(gradients_of_features, name);
         std::vector<double> const weights(
             features.size(),
-            loss.gamma * loss.factor * loss.interval * Reduction::factor(features[0].count));
+            loss.gamma.get() * loss.factor * loss.interval * Reduction::factor(features[0].count));
         return differentiable(
             gradients_of_features.vec(), options, slopes_of(squared{}, weights),
             [&](torch_list const& gradients) {
@@ -420,7 +422,9 @@ at::Tensor penalty(r1 const& loss, at::TensorList logits, at::TensorList feature
 template <batch_reduction Reduction = mean, class Adversarial, class Distillation>
 at::Tensor student(add_objective<Adversarial, Distillation> const& objective, at::TensorList fake,
                    at::Tensor const& distilled, torch_options const& options = {}) {
-  return generator<Reduction>(objective.adversarial, fake, options) + objective.lambda * distilled;
+  detail::check_weight<host_space>("student", "lambda", objective.lambda);
+  return generator<Reduction>(objective.adversarial, fake, options) +
+         objective.lambda.get() * distilled;
 }
 
 /// L_D + R1 at the reals, whose features must require gradients.
