@@ -27,10 +27,25 @@ set(ADDLOSS_HEADER_NEEDS
     "adapters/eigen_tensor.hpp  Eigen3::Eigen"
     "adapters/xtensor.hpp       xtensor"
     "adapters/dlpack.hpp        dlpack::dlpack"
-    "adapters/torch.hpp         torch")
+    "adapters/torch.hpp         torch"
+    "torch/fused.hpp            torch"
+    "torch/heads.hpp            torch"
+    "torch/losses.hpp           torch")
 find_package(dlpack QUIET CONFIG)
 if(TARGET dlpack AND NOT TARGET dlpack::dlpack)
   add_library(dlpack::dlpack ALIAS dlpack)
+endif()
+
+option(ADDLOSS_TORCH "Test and show what works on LibTorch's tensors" OFF)
+if(ADDLOSS_TORCH)
+  find_package(Torch QUIET)
+  if(NOT TARGET torch)
+    message(FATAL_ERROR "addloss: LibTorch not found, which ADDLOSS_TORCH needs; "
+                        "./cmake/setup.sh --with-torch installs it, or set Torch_DIR to your own")
+  endif()
+else()
+  message(STATUS "addloss: ADDLOSS_TORCH is off, so what works on LibTorch's tensors is neither "
+                 "tested nor shown; the preset torch does, after ./cmake/setup.sh --with-torch")
 endif()
 
 # addloss_header_need(<header> <variable>): the target that this header needs, or nothing.

@@ -3,9 +3,10 @@
 # Installs what the tests, examples and benchmarks need, on Debian 12, Ubuntu 24.04 and later. The
 # library itself needs a C++20 compiler and nothing else.
 #
-#   ./cmake/setup.sh              g++, CMake and the packages that the default presets use
-#   ./cmake/setup.sh --lint       also clang++, clang-tidy and clang-format
-#   ./cmake/setup.sh --cuda-sim   also what .ci/cuda-sim needs, but for CUDA, which NVIDIA has
+#   ./cmake/setup.sh               g++, CMake and the packages that the default presets use
+#   ./cmake/setup.sh --lint        also clang++, clang-tidy and clang-format
+#   ./cmake/setup.sh --with-torch  also LibTorch and PyTorch (1 GB), for the preset torch
+#   ./cmake/setup.sh --cuda-sim    also what .ci/cuda-sim needs, but for CUDA, which NVIDIA has
 #
 # Where nothing is missing it does nothing and uses no network.
 set -euo pipefail
@@ -26,9 +27,10 @@ lint_packages=(clang clang-tidy clang-format-16 libomp-dev)
 for argument in "$@"; do
   case "$argument" in
     --lint) packages+=("${lint_packages[@]}") ;;
+    --with-torch) packages+=(libtorch-dev python3-torch) ;;
     --cuda-sim) packages+=(libboost-context-dev python3) ;;
     *)
-      echo "usage: $0 [--lint] [--cuda-sim]" >&2
+      echo "usage: $0 [--lint] [--with-torch] [--cuda-sim]" >&2
       exit 2
       ;;
   esac

@@ -14,13 +14,13 @@
 #endif
 #if __has_include(<xtl/xtl_config.hpp>)
 #include <addloss/adapters/xtensor.hpp>
+#endif
 #if __has_include(<xtensor/containers/xtensor.hpp>)  // 0.26
 #include <xtensor/containers/xarray.hpp>
 #include <xtensor/containers/xtensor.hpp>
-#else
+#elif __has_include(<xtensor/xtensor.hpp>)
 #include <xtensor/xarray.hpp>
 #include <xtensor/xtensor.hpp>
-#endif
 #endif
 #if __has_include(<dlpack/dlpack.h>)
 #include <dlpack/dlpack.h>

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT
+// Losses on LibTorch's tensors, forward and backward, beside the same loss of LibTorch's own
+// operations. Both on one thread.
+#include <addloss/torch/losses.hpp>
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <vector>
+
+#include <addloss/schedule/discrete.hpp>
+
+#include "turns.hpp"
+
+namespace {
+
+namespace add = addloss;
+
+constexpr double target_times = 5;
+
+void report(benchmark::State& state, auto const& ours, auto const& eager) {
+  at::set_num_threads(1);
+  auto const [seconds, share] = bench::take_turns(state, ours, eager);
+  state.counters["eager"] = share[0];
+  state.counters["target"] = target_times;
+}
+
+/// Latents [8, 4, s, s].
+void distillation(benchmark::State& state) {
+  std::int64_t const side = state.range(0);
+  auto const student = at::randn({8, 4, side, side}).requires_grad_();
+  auto const target = at::randn({8, 4, side, side});
+  auto const t = at::randint(0, 1000, {8}, at::kLong);
+  add::discrete_schedule const stable_diffusion = add::scaled_linear_schedule();
+  auto const schedule = stable_diffusion.table();
+  std::vector<float> alphas;
+  for (std::int64_t i = 0; i < 1000; ++i) {
+    alphas.push_back(static_cast<float>(schedule.at(i).alpha));
+  }
+  auto const weights = at::tensor(alphas);
+  report(
+      state,
+      [&] {
+        auto const loss = add::torch_loss::distil(add::distillation<>{}, schedule, student, target,
+                                                  t, {.threads = 1});
+        benchmark::DoNotOptimize(torch::autograd::grad({loss}, {student}));
+      },
+      [&] {
+        auto const squares = (student - target).square().mean({1, 2, 3});
+        auto const loss = (weights.index_select(0, t) * squares).mean();
+        benchmark::DoNotOptimize(torch::autograd::grad({loss}, {student}));
+      });
+}
+BENCHMARK(distillation)
+    ->ArgName("side")
+    ->Arg(32)
+    ->Arg(64)
+    ->Arg(128)
+    ->UseManualTime()
+    ->Unit(benchmark::kMicrosecond);
+
+/// The hinge loss of 5 heads of 257 tokens.
+void hinge_discriminator(benchmark::State& state) {
+  std::vector<at::Tensor> all;
+  for (int i = 0; i < 10; ++i) all.push_back(at::randn({8, 257}).requires_grad_());
+  at::TensorList const real(all.data(), 5);
+  at::TensorList const fake(all.data() + 5, 5);
+  report(
+      state,
+      [&] {
+        auto const loss =
+            add::torch_loss::discriminator(add::adversarial<>{}, real, fake, {.threads = 1});
+        benchmark::DoNotOptimize(torch::autograd::grad({loss}, all));
+      },
+      [&] {
+        at::Tensor loss = at::zeros({});
+        for (std::size_t k = 0; k < 5; ++k) {
+          loss = loss + at::relu(1 - real[k]).mean() + at::relu(1 + fake[k]).mean();
+        }
+        benchmark::DoNotOptimize(torch::autograd::grad({loss}, all));
+      });
+}
+BENCHMARK(hinge_discriminator)->UseManualTime()->Unit(benchmark::kMicrosecond);
+
+}  // namespace

@@ -1,0 +1,439 @@
+// SPDX-License-Identifier: MIT
+/// The losses of ADD as functions of LibTorch's tensors that autograd differentiates.
+///
+///   auto const distilled = torch_loss::distil(objective.distillation, schedule, fake, target, t);
+///   auto const loss = torch_loss::student(objective, fake_logits, distilled);
+///   loss.backward();
+/// | function      | loss                                | differentiated with respect to           |
+/// | distil        | losses/distillation.hpp, both forms | the student's image                      |
+/// | generator     | losses/adversarial.hpp, L_G         | the fakes' logits                        |
+/// | discriminator | losses/adversarial.hpp, L_D         | all logits                               |
+/// | the same      | losses/paired.hpp, relativistic     | all logits                               |
+/// | penalty       | losses/paired.hpp, approximate R1   | all logits                               |
+/// | penalty       | losses/r1.hpp, of given gradients   | the gradients                            |
+/// | penalty       | R1 of logits and their features     | whatever the logits were computed from   |
+/// | student, discriminator | losses/objective.hpp       | as their terms                           |
+/// `penalty` of logits differentiates through your own network (double backward): its features must require
+/// gradients and its operations second derivatives.
+/// Value and gradients come from one pass over the data, in forward; they are those of the library on
+/// the CPU, to the same bits. The gradient's memory is kept for backward, nothing else is allocated.
+/// Value: Double for Double, else Float; shape [], or [B] for per_sample. Upstream gradients may be
+/// any. Second derivatives are exact where the losses are this library's; third ones are refused
+/// unless they are 0.
+/// Tensors lie on the CPU, of one type, samples without gaps (channels_last alike in all of them).
+/// Timesteps: Long, or Double for schedules of a continuous time.
+/// Errors: addloss::error that names the tensor, before anything is computed.
+/// In .cpp units only: nvcc cannot read LibTorch's headers.
+#pragma once
+
+#include <torch/csrc/autograd/autograd.h>
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include <addloss/cpu/executor.hpp>
+#include <addloss/losses/adversarial.hpp>
+#include <addloss/losses/distillation.hpp>
+#include <addloss/losses/evaluate.hpp>
+#include <addloss/losses/objective.hpp>
+#include <addloss/losses/paired.hpp>
+#include <addloss/losses/r1.hpp>
+#include <addloss/torch/fused.hpp>
+
+namespace addloss::torch_loss {
+
+/// What the teacher said, as in teacher_predictions; tensors may be undefined where those are absent.
+struct teacher {
+  at::Tensor noise{};
+  std::optional<normal_noise> generated{};  ///< noise of this key instead of a stored one
+  at::Tensor conditional{};
+  at::Tensor unconditional{};
+  at::Tensor negative{};
+  double guidance_scale = 1;
+};
+
+namespace detail {
+
+using namespace addloss::detail;  // NOLINT(google-build-using-namespace)
+
+/// The second derivative of a functor of this library at the place where its first is `slope`.
+inline at::Tensor curvature(squared /*loss*/, at::Tensor const& slope) {
+  return at::full_like(slope, 2);
+}
+inline at::Tensor curvature(absolute /*loss*/, at::Tensor const& slope) {
+  return at::zeros_like(slope);
+}
+inline at::Tensor curvature(pseudo_huber loss, at::Tensor const& slope) {
+  return at::pow(1 - slope * slope, 1.5) / loss.c;
+}
+inline at::Tensor curvature(hinge /*loss*/, at::Tensor const& slope) {
+  return at::zeros_like(slope);
+}
+inline at::Tensor curvature(wasserstein /*loss*/, at::Tensor const& slope) {
+  return at::zeros_like(slope);
+}
+inline at::Tensor curvature(least_squares /*loss*/, at::Tensor const& slope) {
+  return at::full_like(slope, 2);
+}
+inline at::Tensor curvature(non_saturating /*loss*/, at::Tensor const& slope) {
+  return at::abs(slope) * (1 - at::abs(slope));
+}
+inline at::Tensor curvature(addloss::relativistic /*loss*/, at::Tensor const& slope) {
+  return at::abs(slope) * (1 - at::abs(slope));
+}
+
+template <class Loss>
+concept curved = requires(Loss loss, at::Tensor slope) { curvature(loss, slope); };
+template <class Loss>
+inline constexpr bool varies =
+    std::same_as<Loss, pseudo_huber> || std::same_as<Loss, non_saturating> ||
+    std::same_as<Loss, addloss::relativistic>;
+
+/// `gradient`, as a function of `difference` = x - x that is differentiated with respect to x.
+/// `weight`: what the derivative of the functor was multiplied with.
+template <class Loss>
+at::Tensor with_slope(Loss const& loss, at::Tensor const& gradient, at::Tensor const& weight,
+                      at::Tensor const& difference) {
+  // A weight of 0 leaves no slope to tell the place from, and needs none.
+  at::Tensor const slope = gradient / at::where(weight == 0, at::ones_like(weight), weight);
+  return gradient +
+         second_derivative::apply(difference, weight * curvature(loss, slope), !varies<Loss>);
+}
+inline at::Tensor zero_of(at::Tensor const& x) { return x - x.detach(); }
+
+/// One number as a tensor like `like`.
+inline at::Tensor number_like(at::Tensor const& like, double number) {
+  return at::full({}, number, like.options());
+}
+
+template <class T>
+rows<T const> rows_of(at::Tensor const& tensor, char const* name) {
+  return tensor.defined() ? rows_from_torch<T const>(tensor, name) : rows<T const>();
+}
+
+/// Rows of the tensors of K heads.
+template <class T>
+std::vector<rows<T>> rows_of_heads(at::TensorList tensors, char const* name) {
+  std::vector<rows<T>> result;
+  for (at::Tensor const& tensor : tensors) result.push_back(rows_from_torch<T>(tensor, name));
+  return result;
+}
+
+/// Evaluates a loss of `samples` samples into a new tensor.
+template <class Reduction, class Loss>
+at::Tensor evaluate(Loss const& loss, std::int64_t samples, int threads,
+                    typename Loss::gradients const& gradients,
+                    typename Loss::options const& options) {
+  using value_type = typename Loss::arithmetic;
+  auto const type = torch_type<value_type>();
+  cpu_context const ctx{.threads = threads};
+  if constexpr (std::same_as<Reduction, per_sample>) {
+    at::Tensor value = at::empty({samples}, type);
+    value_and_grad<Reduction>(ctx, loss, from_torch<value_type, 1>(value), gradients, options);
+    return value;
+  } else {
+    at::Tensor value = at::empty({}, type);
+    value_and_grad<Reduction>(ctx, loss, from_torch<value_type, 0>(value), gradients, options);
+    return value;
+  }
+}
+
+/// Evaluates a distillation loss of either form, bound to a student of type T.
+template <class Reduction, class T, class Bound>
+at::Tensor distil(Bound const& bound, at::Tensor const& student, torch_options const& options) {
+  using loss_type = decltype(bound.loss);
+  // What the derivative of the distance is multiplied with, a number a sample. Filled in forward, as
+  // the schedule's table may be gone in backward.
+  auto const weights = std::make_shared<std::vector<double>>();
+  torch_slopes slopes;
+  if constexpr (curved<typename loss_type::distance_type>) {
+    slopes = [distance = bound.loss.distance, weights](torch_list const& inputs,
+                                                       torch_list const& gradients) {
+      std::vector<std::int64_t> shape(static_cast<std::size_t>(inputs[0].dim()), 1);
+      shape[0] = -1;
+      auto const weight =
+          at::tensor(*weights, at::kDouble).view(shape).to(gradients[0].scalar_type());
+      return torch_list{with_slope(distance, gradients[0], weight, zero_of(inputs[0]))};
+    };
+  }
+  return differentiable({student}, options, std::move(slopes), [&](torch_list const& gradients) {
+    gradient<T> to;
+    if (!gradients.empty()) to = rows_from_torch<T>(gradients[0], "gradient");
+    at::Tensor value =
+        evaluate<Reduction>(bound, bound.student.count, options.threads, to,
+                            {.grad_scale = options.grad_scale, .non_finite = options.non_finite});
+    double const factor = loss_type::elements::factor(bound.student.row_size) *
+                          Reduction::factor(bound.student.count);
+    for (std::int64_t b = 0; b < bound.student.count; ++b) {
+      auto const t = bound.timesteps.data[b * bound.timesteps.row_stride];
+      weights->push_back(factor * bound.loss.weighting.at(bound.schedule.at(t)));
+    }
+    return value;
+  });
+}
+
+/// Slopes of a loss of single logits, or other elements. `weights`: one for each input.
+template <class Loss>
+torch_slopes slopes_of(Loss const& loss, std::vector<double> weights) {
+  if constexpr (curved<Loss>) {
+    return [loss, weights = std::move(weights)](torch_list const& inputs,
+                                                torch_list const& gradients) {
+      torch_list result;
+      for (std::size_t i = 0; i < inputs.size(); ++i) {
+        result.push_back(with_slope(loss, gradients[i], number_like(gradients[i], weights[i]),
+                                    zero_of(inputs[i])));
+      }
+      return result;
+    };
+  } else {
+    return {};
+  }
+}
+
+/// Slopes of a loss of the differences between the first half of the inputs and the second.
+template <class Loss>
+torch_slopes slopes_of_pairs(Loss const& loss, std::vector<double> weights) {
+  if constexpr (curved<Loss>) {
+    return [loss, weights = std::move(weights)](torch_list const& inputs,
+                                                torch_list const& gradients) {
+      std::size_t const heads = inputs.size() / 2;
+      torch_list result(inputs.size());
+      for (std::size_t k = 0; k < heads; ++k) {
+        at::Tensor const difference = zero_of(inputs[k]) - zero_of(inputs[heads + k]);
+        result[k] =
+            with_slope(loss, gradients[k], number_like(gradients[k], weights[k]), difference);
+        result[heads + k] = -result[k];
+      }
+      return result;
+    };
+  } else {
+    return {};
+  }
+}
+
+/// What the gradient of one logit of each head was multiplied with.
+template <class Reduction, class Tokens, class Heads, class T>
+std::vector<double> logit_weights(std::vector<rows<T const>> const& heads, double weight = 1) {
+  std::vector<double> result;
+  for (auto const& logits : heads) {
+    result.push_back(weight * Reduction::factor(logits.count) * Tokens::factor(logits.row_size) *
+                     Heads::factor(static_cast<std::int64_t>(heads.size())));
+  }
+  return result;
+}
+
+inline torch_list concatenated(at::TensorList first, at::TensorList second) {
+  torch_list result(first.begin(), first.end());
+  result.insert(result.end(), second.begin(), second.end());
+  return result;
+}
+
+/// Tensors of heads: one at least.
+inline at::Tensor const& first_of(char const* function, char const* name, at::TensorList heads) {
+  check_heads(function, name, heads.size());
+  return heads[0];
+}
+
+/// Both losses on pairs: first, second and their weight are those of `bind`.
+template <class Reduction, class Tokens, class Heads, class Loss, class Bind>
+at::Tensor pairs(char const* function, Loss const& loss, double weight, at::TensorList first,
+                 at::TensorList second, torch_options const& options, Bind const& bind) {
+  return by_torch_type(function, "first", first_of(function, "first", first), [&]<class T>() {
+    auto const a = rows_of_heads<T const>(first, "first");
+    auto const b = rows_of_heads<T const>(second, "second");
+    auto const bound = bind.template operator()<T>(a, b);
+    return differentiable(
+        concatenated(first, second), options,
+        slopes_of_pairs(loss, logit_weights<Reduction, Tokens, Heads>(a, weight)),
+        [&](torch_list const& gradients) {
+          auto const to = rows_of_heads<T>(gradients, "gradient");
+          auto const half_of = std::span(to);
+          return evaluate<Reduction>(
+              bound, a[0].count, options.threads,
+              {.first = half_of.first(to.size() / 2), .second = half_of.last(to.size() / 2)},
+              {.grad_scale = options.grad_scale, .non_finite = options.non_finite});
+        });
+  });
+}
+
+}  // namespace detail
+
+/// From the teacher's image, or any target.
+template <batch_reduction Reduction = mean, class Weighting, class Distance, class Elements,
+          noise_schedule Schedule>
+at::Tensor distil(distillation<Weighting, Distance, Elements> const& loss, Schedule const& schedule,
+                  at::Tensor const& student, at::Tensor const& target, at::Tensor const& timesteps,
+                  torch_options const& options = {}) {
+  return detail::by_torch_type("distil", "student", student, [&]<class T>() {
+    target_distillation<distillation<Weighting, Distance, Elements>, Schedule, T, T,
+                        host_space> const bound{
+        loss, schedule, rows_from_torch<T const>(student, "student"),
+        rows_from_torch<T const>(target, "target"),
+        rows_from_torch<typename Schedule::time_type const>(timesteps, "timesteps")};
+    return detail::distil<Reduction, T>(bound, student, options);
+  });
+}
+
+/// From the teacher's raw predictions.
+template <batch_reduction Reduction = mean, class Weighting, class Distance, class Elements,
+          prediction_type Prediction, noise_schedule Schedule>
+at::Tensor distil(distillation<Weighting, Distance, Elements> const& loss,
+                  Prediction /*prediction*/, Schedule const& schedule, at::Tensor const& student,
+                  teacher const& said, at::Tensor const& timesteps,
+                  torch_options const& options = {}) {
+  return detail::by_torch_type("distil", "student", student, [&]<class T>() {
+    using detail::rows_of;
+    teacher_predictions<T> predictions;
+    if (said.generated) {
+      predictions.noise = *said.generated;
+    } else if (said.noise.defined()) {
+      predictions.noise = rows_of<T>(said.noise, "noise");
+    }
+    predictions.conditional = rows_of<T>(said.conditional, "conditional");
+    predictions.unconditional = rows_of<T>(said.unconditional, "unconditional");
+    predictions.negative = rows_of<T>(said.negative, "negative");
+    predictions.guidance_scale = said.guidance_scale;
+    teacher_distillation<distillation<Weighting, Distance, Elements>, Prediction, Schedule, T, T,
+                         host_space> const bound{
+        loss, schedule, rows_from_torch<T const>(student, "student"), predictions,
+        rows_from_torch<typename Schedule::time_type const>(timesteps, "timesteps")};
+    return detail::distil<Reduction, T>(bound, student, options);
+  });
+}
+
+/// L_G: one tensor of logits a head.
+template <batch_reduction Reduction = mean, class Loss, class Tokens, class Heads>
+at::Tensor generator(adversarial<Loss, Tokens, Heads> const& loss, at::TensorList fake,
+                     torch_options const& options = {}) {
+  using namespace detail;  // NOLINT(google-build-using-namespace)
+  return by_torch_type("generator", "fake", first_of("generator", "fake", fake), [&]<class T>() {
+    auto const logits = rows_of_heads<T const>(fake, "fake");
+    return differentiable(
+        fake.vec(), options, slopes_of(loss.loss, logit_weights<Reduction, Tokens, Heads>(logits)),
+        [&](torch_list const& gradients) {
+          auto const to = rows_of_heads<T>(gradients, "gradient");
+          return evaluate<Reduction>(loss.template generator<T>(logits), logits[0].count,
+                                     options.threads, {.fake = to},
+                                     {.grad_scale = options.grad_scale,
+                                      .non_finite = options.non_finite,
+                                      .statistics = options.statistics});
+        });
+  });
+}
+
+/// L_D.
+template <batch_reduction Reduction = mean, class Loss, class Tokens, class Heads>
+at::Tensor discriminator(adversarial<Loss, Tokens, Heads> const& loss, at::TensorList real,
+                         at::TensorList fake, torch_options const& options = {}) {
+  using namespace detail;  // NOLINT(google-build-using-namespace)
+  char const* const function = "discriminator";
+  return by_torch_type(function, "fake", first_of(function, "fake", fake), [&]<class T>() {
+    auto const real_logits = rows_of_heads<T const>(real, "real");
+    auto const fake_logits = rows_of_heads<T const>(fake, "fake");
+    auto weights = logit_weights<Reduction, Tokens, Heads>(fake_logits);
+    weights.insert(weights.end(), weights.begin(),
+                   weights.begin() + static_cast<std::ptrdiff_t>(fake.size()));
+    return differentiable(
+        concatenated(real, fake), options, slopes_of(loss.loss, std::move(weights)),
+        [&](torch_list const& gradients) {
+          auto const to = rows_of_heads<T>(gradients, "gradient");
+          auto const half_of = std::span(to);
+          return evaluate<Reduction>(
+              loss.template discriminator<T>(real_logits, fake_logits), fake_logits[0].count,
+              options.threads,
+              {.real = half_of.first(to.size() / 2), .fake = half_of.last(to.size() / 2)},
+              {.grad_scale = options.grad_scale,
+               .non_finite = options.non_finite,
+               .statistics = options.statistics});
+        });
+  });
+}
+
+/// The relativistic loss of the student, differentiated with respect to both sides.
+template <batch_reduction Reduction = mean, class Loss, class Tokens, class Heads>
+at::Tensor generator(paired<Loss, Tokens, Heads> const& loss, at::TensorList real,
+                     at::TensorList fake, torch_options const& options = {}) {
+  return detail::pairs<Reduction, Tokens, Heads>(
+      "generator", loss.loss, 1, fake, real, options,
+      [&]<class T>(auto const& a, auto const& b) { return loss.template generator<T>(a, b); });
+}
+template <batch_reduction Reduction = mean, class Loss, class Tokens, class Heads>
+at::Tensor discriminator(paired<Loss, Tokens, Heads> const& loss, at::TensorList real,
+                         at::TensorList fake, torch_options const& options = {}) {
+  return detail::pairs<Reduction, Tokens, Heads>(
+      "discriminator", loss.loss, 1, real, fake, options,
+      [&]<class T>(auto const& a, auto const& b) { return loss.template discriminator<T>(a, b); });
+}
+
+/// Approximate R1, of logits at an input and at the same with a little noise.
+template <batch_reduction Reduction = mean, class Tokens, class Heads>
+at::Tensor penalty(approximate_r1<Tokens, Heads> const& loss, at::TensorList logits,
+                   at::TensorList perturbed, torch_options const& options = {}) {
+  detail::check_weight<host_space>("penalty", "lambda", loss.lambda);
+  return detail::pairs<Reduction, Tokens, Heads>(
+      "penalty", squared{}, loss.lambda.get(), logits, perturbed, options,
+      [&]<class T>(auto const& a, auto const& b) { return loss.template on<T>(a, b); });
+}
+
+/// R1 or R2 of the gradients of K heads with respect to their features.
+template <batch_reduction Reduction = mean>
+at::Tensor penalty(r1 const& loss, at::TensorList gradients_of_features,
+                   torch_options const& options = {}) {
+  using namespace detail;  // NOLINT(google-build-using-namespace)
+  char const* const name = "features";
+  check_penalty("penalty", loss.gamma, loss.factor, loss.interval);
+  return by_torch_type(
+      "penalty", name, first_of("penalty", name, gradients_of_features), [&]<class T>() {
+        auto const features = rows_of_heads<T const>(gradients_of_features, name);
+        std::vector<double> const weights(
+            features.size(),
+            loss.gamma.get() * loss.factor * loss.interval * Reduction::factor(features[0].count));
+        return differentiable(
+            gradients_of_features.vec(), options, slopes_of(squared{}, weights),
+            [&](torch_list const& gradients) {
+              auto const to = rows_of_heads<T>(gradients, "gradient");
+              return evaluate<Reduction>(
+                  loss.template on<T>(features), features[0].count, options.threads,
+                  {.features = to},
+                  {.grad_scale = options.grad_scale, .non_finite = options.non_finite});
+            });
+      });
+}
+
+/// R1 or R2 of logits with respect to the features that they were computed from, which must require
+/// gradients: the gradient of the logits' sum, and through it the user's network a second time.
+template <batch_reduction Reduction = mean>
+at::Tensor penalty(r1 const& loss, at::TensorList logits, at::TensorList features,
+                   torch_options const& options = {}) {
+  detail::check_same_heads("penalty", "features", features.size(), logits.size());
+  detail::torch_list sums;
+  for (at::Tensor const& head : logits) sums.push_back(head.sum());
+  auto const gradients =
+      torch::autograd::grad(sums, features.vec(), {}, /*retain_graph=*/true, /*create_graph=*/true);
+  return penalty<Reduction>(loss, gradients, options);
+}
+
+/// L_G + lambda L_distill, of a distillation loss by `distil`.
+template <batch_reduction Reduction = mean, class Adversarial, class Distillation>
+at::Tensor student(add_objective<Adversarial, Distillation> const& objective, at::TensorList fake,
+                   at::Tensor const& distilled, torch_options const& options = {}) {
+  detail::check_weight<host_space>("student", "lambda", objective.lambda);
+  return generator<Reduction>(objective.adversarial, fake, options) +
+         objective.lambda.get() * distilled;
+}
+
+/// L_D + R1 at the reals, whose features must require gradients.
+template <batch_reduction Reduction = mean, class Adversarial, class Distillation>
+at::Tensor discriminator(add_objective<Adversarial, Distillation> const& objective,
+                         at::TensorList real, at::TensorList fake, at::TensorList real_features,
+                         torch_options const& options = {}) {
+  return discriminator<Reduction>(objective.adversarial, real, fake, options) +
+         penalty<Reduction>(objective.penalty, real, real_features, options);
+}
+
+}  // namespace addloss::torch_loss
