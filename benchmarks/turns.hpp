@@ -73,16 +73,24 @@ struct outcome {
   std::array<double, Limits> share;  ///< time of each limit divided by ours: 1 is as fast
 };
 
+/// How many calls take about 0.2 ms, which is one turn; at least one.
+template <class Function>
+std::int64_t calls_in_turn(Function const& function) {
+  constexpr double seconds_per_turn = 2e-4;
+  double const seconds_of_one =
+      std::min({seconds_per_call(1, function), seconds_per_call(1, function),
+                seconds_per_call(1, function)});
+  return std::max<std::int64_t>(1, static_cast<std::int64_t>(seconds_per_turn / seconds_of_one));
+}
+
 /// The loop of a benchmark (register it with UseManualTime): some calls of `ours`, as many of each
-/// limit, and again.
+/// limit, and again. Of a slower limit fewer: turns of one length are disturbed alike.
 template <class Ours, class... Limits>
 outcome<sizeof...(Limits)> take_turns(benchmark::State& state, Ours const& ours,
                                       Limits const&... limits) {
-  constexpr double seconds_per_turn = 2e-4;
-  double const seconds_of_one =
-      std::min({seconds_per_call(1, ours), seconds_per_call(1, ours), seconds_per_call(1, ours)});
-  auto const calls =
-      std::max<std::int64_t>(1, static_cast<std::int64_t>(seconds_per_turn / seconds_of_one));
+  std::int64_t const calls = calls_in_turn(ours);
+  std::array<std::int64_t, sizeof...(Limits)> const calls_of_limit{
+      std::min(calls, calls_in_turn(limits))...};
   std::vector<double> times;
   std::array<std::vector<double>, sizeof...(Limits)> shares;
   while (state.KeepRunningBatch(calls)) {
@@ -90,7 +98,7 @@ outcome<sizeof...(Limits)> take_turns(benchmark::State& state, Ours const& ours,
     state.SetIterationTime(seconds * static_cast<double>(calls));
     times.push_back(seconds);
     std::size_t i = 0;
-    (shares[i++].push_back(seconds_per_call(calls, limits) / seconds), ...);
+    ((shares[i].push_back(seconds_per_call(calls_of_limit[i], limits) / seconds), ++i), ...);
   }
   outcome<sizeof...(Limits)> result{median(times), {}};
   for (std::size_t i = 0; i < sizeof...(Limits); ++i) result.share[i] = median(shares[i]);
