@@ -100,11 +100,17 @@ double hinge(float const* real, float const* fake, float* real_gradient, float* 
 }
 
 double relativistic(float const* first, float const* second, float* first_gradient,
-                    float* second_gradient, std::int64_t size) {
-  ArrayXf const d = Map<ArrayXf const>(first, size) - Map<ArrayXf const>(second, size);
+                    float* second_gradient, double* statistics, std::int64_t size) {
+  Map<ArrayXf const> const a(first, size);
+  Map<ArrayXf const> const b(second, size);
+  ArrayXf const d = a - b;
   ArrayXf const g = -1 / (static_cast<float>(size) * (1 + d.exp()));
   Map<ArrayXf>(first_gradient, size) = g;
   Map<ArrayXf>(second_gradient, size) = -g;
+  statistics[0] = static_cast<double>(a.mean());
+  statistics[1] = static_cast<double>((a > 0.0F).cast<float>().mean());
+  statistics[2] = static_cast<double>(b.mean());
+  statistics[3] = static_cast<double>((b > 0.0F).cast<float>().mean());
   return static_cast<double>(((-d.abs()).exp().log1p() + (-d).max(0.0F)).mean());
 }
 
@@ -199,12 +205,18 @@ double hinge(float const* real, float const* fake, float* real_gradient, float* 
 }
 
 double relativistic(float const* first, float const* second, float* first_gradient,
-                    float* second_gradient, std::int64_t size) {
-  auto const d = vector(first, size) - vector(second, size);
+                    float* second_gradient, double* statistics, std::int64_t size) {
+  auto const a = vector(first, size);
+  auto const b = vector(second, size);
+  auto const d = a - b;
   auto first_g = vector(first_gradient, size);
   auto second_g = vector(second_gradient, size);
   xt::noalias(first_g) = -1.0F / (static_cast<float>(size) * (1.0F + xt::exp(d)));
   xt::noalias(second_g) = -first_g;
+  statistics[0] = static_cast<double>(xt::mean(a)());
+  statistics[1] = static_cast<double>(xt::mean(xt::cast<float>(a > 0.0F))());
+  statistics[2] = static_cast<double>(xt::mean(b)());
+  statistics[3] = static_cast<double>(xt::mean(xt::cast<float>(b > 0.0F))());
   return static_cast<double>(xt::mean(xt::log1p(xt::exp(-xt::abs(d))) + xt::maximum(-d, 0.0F))());
 }
 

@@ -30,9 +30,10 @@ struct peer {
   /// fake the mean, the share of positive logits and the share with a gradient.
   double (*hinge)(float const* real, float const* fake, float* real_gradient, float* fake_gradient,
                   double* statistics, std::int64_t size);
-  /// mean softplus(-(first - second)), and both gradients.
+  /// mean softplus(-(first - second)), both gradients, and four statistics: of first and second the
+  /// mean and the share of positive logits.
   double (*relativistic)(float const* first, float const* second, float* first_gradient,
-                         float* second_gradient, std::int64_t size);
+                         float* second_gradient, double* statistics, std::int64_t size);
   /// gamma mean_b sum g^2, and its cotangent.
   double (*r1)(float const* g, double gamma, float* cotangent, std::int64_t batch,
                std::int64_t size);

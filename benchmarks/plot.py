@@ -84,5 +84,6 @@ def bars(title, shares):
         parts.append(f"<rect x='{left}' y='{y}' width='{share * scale:.1f}' height='{step - 6}' "
                      f"fill='{COLOURS[0]}'/>")
         parts += [text(left - 8, y + 11, name, "end"),
-                  text(left + share * scale + 5, y + 11, f"{share:.2f}", "start")]
+                  text(left + share * scale + 5, y + 11, f"{share:.2f}", "start",
+                       "stroke='white' stroke-width='3' paint-order='stroke'")]
     return svg(width, height, parts)

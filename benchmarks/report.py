@@ -23,7 +23,7 @@ import time
 import compile_times
 import plot
 
-PEERS = ("eigen", "xtensor", "std")
+PEERS = ("eigen", "xtensor", "std", "separate")
 BENCHMARKS_OF = "bench_"
 
 # The rows of the main table: what it says, the program, the benchmark.

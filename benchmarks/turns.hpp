@@ -89,7 +89,7 @@ template <class Ours, class... Limits>
 outcome<sizeof...(Limits)> take_turns(benchmark::State& state, Ours const& ours,
                                       Limits const&... limits) {
   std::int64_t const calls = calls_in_turn(ours);
-  std::array<std::int64_t, sizeof...(Limits)> const calls_of_limit{
+  [[maybe_unused]] std::array<std::int64_t, sizeof...(Limits)> const calls_of_limit{
       std::min(calls, calls_in_turn(limits))...};
   std::vector<double> times;
   std::array<std::vector<double>, sizeof...(Limits)> shares;
