@@ -254,7 +254,8 @@ def worker_compare(options):
         for way, call in exact.items():
             reference = [None if x is None else x.double() for x in call()]
             floats = single[way]()
-            theirs = (None if floats[0] is None else float(floats[0]), [x.numpy() for x in floats[1:]])
+            loss = None if floats[0] is None else float(floats[0])
+            theirs = (loss, [x.numpy() for x in floats[1:]])
             rows[f"{title}, {way}"] = (largest_error(ours.results(), reference),
                                        largest_error(theirs, reference))
     print(json.dumps({"rows": rows, "torch": torch.__version__, "compiler": ours.compiler}))
@@ -341,7 +342,7 @@ def main():
     if max(ours for ours, _ in compared["rows"].values()) > TOLERANCE:
         sys.exit("the results differ")
     print(f"\n{options.turns} turns, medians; x: PyTorch / ours; cores: CPU time by time\n")
-    markdown = [about, ""]
+    markdown = ["## Against PyTorch", "", about, ""]
     for threads in options.threads:
         result = call_worker(options, "time", threads)
         head, table = table_of_times(threads, result)

@@ -3,6 +3,7 @@
 """Seconds that compilers take for each header alone, and for the umbrellas.
 
 usage: compile_times.py [header ...] [--compiler PATH ...] [--include DIR ...] [--skip HEADER ...]
+                        [--markdown FILE]
 
 Headers are named below include/, as in addloss/losses/r1.hpp; by default all. A unit that includes
 the header and nothing else is compiled with -std=c++20 -O2; of umbrellas the least time of three
@@ -40,8 +41,8 @@ def is_nvcc(compiler):
 
 
 def version(compiler):
-    lines = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
-    return lines.strip().splitlines()[-1 if is_nvcc(compiler) else 0]
+    done = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True)
+    return done.stdout.strip().splitlines()[-1 if is_nvcc(compiler) else 0]
 
 
 def seconds(compiler, header, includes=()):
@@ -63,22 +64,26 @@ def seconds(compiler, header, includes=()):
         return min(times)
 
 
-def table(compilers, headers, includes=(), skip=()):
-    """{header: {compiler: seconds}}; prints a line a header as it goes."""
+def measure(compilers, headers, includes, skip):
+    """{header: a cell for each compiler}; prints a line a header as it goes. And what failed."""
     names = [os.path.basename(c) for c in compilers]
     print(f"{'seconds to compile alone':44}" + "".join(f"{n:>10}" for n in names), flush=True)
-    rows = {}
+    rows, failed = {}, []
     for header in headers:
         if header in skip:
             continue
-        row = {}
-        for compiler, name in zip(compilers, names):
-            if is_nvcc(compiler) == header.endswith(".cuh"):
-                row[name] = seconds(compiler, header, includes)
-        cells = [f"{row[n]:10.2f}" if row.get(n) else " " * 9 + "-" for n in names]
-        print(f"{header:44}" + "".join(cells), flush=True)
+        row = []
+        for compiler in compilers:
+            if is_nvcc(compiler) != header.endswith(".cuh"):
+                row.append("")
+                continue
+            took = seconds(compiler, header, includes)
+            row.append("failed" if took is None else f"{took:.2f}")
+            if took is None:
+                failed.append(header)
+        print(f"{header:44}" + "".join(f"{cell:>10}" for cell in row), flush=True)
         rows[header] = row
-    return rows
+    return rows, failed
 
 
 def main():
@@ -89,12 +94,20 @@ def main():
     parser.add_argument("--include", action="append", default=[], metavar="DIR")
     parser.add_argument("--skip", action="append", default=[], metavar="HEADER",
                         help="one that needs what was not found")
+    parser.add_argument("--markdown", metavar="FILE", help="also write the table there")
     options = parser.parse_args()
     compilers = options.compiler or default_compilers()
-    for compiler in compilers:
-        print(f"{os.path.basename(compiler)}: {version(compiler)}")
-    rows = table(compilers, options.headers or default_headers(), options.include, options.skip)
-    failed = [h for h, row in rows.items() if None in row.values()]
+    versions = [f"{os.path.basename(compiler)}: {version(compiler)}" for compiler in compilers]
+    print("\n".join(versions))
+    rows, failed = measure(compilers, options.headers or default_headers(), options.include,
+                           options.skip)
+    if options.markdown:
+        names = [os.path.basename(c) for c in compilers]
+        lines = ["## Compile times", "", "Seconds, -O2. " + "; ".join(versions), "",
+                 "| header | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
+        lines += [f"| {header} | " + " | ".join(row) + " |" for header, row in rows.items()]
+        with open(options.markdown, "w", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n")
     if failed:
         sys.exit("do not compile: " + ", ".join(failed))
 

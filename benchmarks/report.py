@@ -3,7 +3,7 @@
 """Runs benchmark programs, prints one table and writes a report with plots.
 
 usage: report.py program ... [--out DIR] [--min-time S] [--compiler TEXT] [--flags TEXT]
-                 [--compile COMPILER] [--torch FILE]
+                 [--compile COMPILER] [--append FILE ...]
 
 Writes DIR/report.md and its plots, and DIR/results.json, all that the programs measured. The exit
 status is 1 if a benchmark failed: where a peer gives other results than ours.
@@ -40,7 +40,7 @@ MAIN = (
      "from_teacher/8/4/64/64/threads:1"),
     ("hinge, 5 heads", "losses_adversarial", "hinge_discriminator/heads:5/tokens:257"),
     ("relativistic loss, 5 heads", "losses_paired", "relativistic/heads:5/tokens:257"),
-    ("R1, 1 head", "losses_r1", "r1/heads:1/threads:1"),
+    ("R1, 5 heads", "losses_r1", "r1/heads:5/threads:1"),
     ("R1, 5 heads, 2 threads", "losses_r1", "r1/heads:5/threads:2"),
     ("student's objective, latents", "losses_objective", "student/8/threads:1"),
     ("noising, stored noise, latents", "noising_forward", "add_noise_stored/8/16384/threads:1"),
@@ -105,7 +105,8 @@ class Row:
                 if counter.endswith(suffix):
                     name = counter.removesuffix(suffix)
                     reached = self.counters[name]
-                    yield name, reached, sign, aim, reached >= aim if sign == ">=" else reached <= aim
+                    met = reached >= aim if sign == ">=" else reached <= aim
+                    yield name, reached, sign, aim, met
 
 
 def run(programs, min_time, directory):
@@ -262,7 +263,7 @@ def write_report(options, rows, context, compiled, main_table):
     load = ", ".join(f"{l:.1f}" for l in context.get("load_avg", []))
     lines = ["# Benchmark report", "",
              f"- {chip()}, {context['num_cpus']} cores at {context['mhz_per_cpu']} MHz",
-             f"- {platform.system()} {platform.release()}, load {load}",
+             f"- {platform.system()} on {platform.machine()}, load {load}",
              f"- {options.compiler}, `{options.flags}`",
              f"- {datetime.date.today()}; `{options.command}`", "",
              "`benchmarks/README.md` says how to read it. Times are medians; in brackets, how many "
@@ -272,12 +273,14 @@ def write_report(options, rows, context, compiled, main_table):
     lines += ["## Main table", "", markdown(HEAD, main_table)]
     lines += [f"![{name}]({name})" for name in plots]
     if table := scaling(rows):
-        lines += ["", "## Scaling", "", "The line through the times: constant part and time for each n.",
-                  "", markdown(["", "n", "constant", "for each", "off by at most"], table)]
+        lines += ["", "## Scaling", "",
+                  "The line through the times: constant part and time for each n.", "",
+                  markdown(["", "n", "constant", "for each", "off by at most"], table)]
     if table := threads(rows):
-        lines += ["", "Two threads:", "", markdown(["", "1 thread", "2 threads", "speed-up"], table)]
-    if options.torch:
-        lines += ["", "## Against PyTorch", "", options.torch.read_text(encoding="utf-8")]
+        lines += ["", "Two threads:", "",
+                  markdown(["", "1 thread", "2 threads", "speed-up"], table)]
+    for file in options.append:
+        lines += ["", file.read_text(encoding="utf-8")]
     lines += ["", "## All", ""]
     for program in dict.fromkeys(row.program for row in rows):
         lines += [f"### {program}", "",
@@ -305,8 +308,8 @@ def main():
     parser.add_argument("--command", default=" ".join(sys.argv), help="for the report")
     parser.add_argument("--compile", metavar="COMPILER",
                         help="time the umbrella's compilation by this compiler")
-    parser.add_argument("--torch", type=pathlib.Path, metavar="FILE",
-                        help="a table that compare_with_torch.py wrote")
+    parser.add_argument("--append", type=pathlib.Path, metavar="FILE", nargs="*", default=[],
+                        help="what compare_with_torch.py and compile_times.py wrote: --markdown")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
 
@@ -329,7 +332,8 @@ def main():
     if missed:
         print("\nTargets not reached:")
         for row, (name, reached, sign, aim, _) in missed:
-            print(f"  {row.program} {row.name}: {name} {number(reached)}, target {sign} {number(aim)}")
+            print(f"  {row.program} {row.name}: {name} {number(reached)}, "
+                  f"target {sign} {number(aim)}")
     write_report(options, rows, context, compiled, main_table)
     failed = [row for row in rows if row.error]
     for row in failed:
