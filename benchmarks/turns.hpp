@@ -6,23 +6,31 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <type_traits>
 #include <vector>
 
 #include <benchmark/benchmark.h>
 
+#include "allocations.hpp"
+
 namespace bench {
 
 /// Memory for `size` elements at a multiple of 64 bytes. Filled with numbers of both signs below 2,
-/// none of them 0: read as floats, none is then subnormal, which could slow the limits down.
+/// none of them 0: read as floats, none is then subnormal, which could slow the limits down. Arrays
+/// of another `start` hold other numbers.
 template <class T>
 class aligned_array {
  public:
-  explicit aligned_array(std::int64_t size)
+  explicit aligned_array(std::int64_t size, std::int64_t start = 0)
       : lines_(static_cast<std::size_t>(size) / per_line + 1) {
     for (std::int64_t i = 0; i < size; ++i) {
-      data()[i] = T((static_cast<float>(i * 37 % 64) - 31.5F) / 16);
+      data()[i] = T((static_cast<float>((i + start) * 37 % 64) - 31.5F) / 16);
     }
   }
   [[nodiscard]] T* data() { return lines_[0].elements; }
@@ -65,16 +73,24 @@ struct outcome {
   std::array<double, Limits> share;  ///< time of each limit divided by ours: 1 is as fast
 };
 
+/// How many calls take about 0.2 ms, which is one turn; at least one.
+template <class Function>
+std::int64_t calls_in_turn(Function const& function) {
+  constexpr double seconds_per_turn = 2e-4;
+  double const seconds_of_one =
+      std::min({seconds_per_call(1, function), seconds_per_call(1, function),
+                seconds_per_call(1, function)});
+  return std::max<std::int64_t>(1, static_cast<std::int64_t>(seconds_per_turn / seconds_of_one));
+}
+
 /// The loop of a benchmark (register it with UseManualTime): some calls of `ours`, as many of each
-/// limit, and again.
+/// limit, and again. Of a slower limit fewer: turns of one length are disturbed alike.
 template <class Ours, class... Limits>
 outcome<sizeof...(Limits)> take_turns(benchmark::State& state, Ours const& ours,
                                       Limits const&... limits) {
-  constexpr double seconds_per_turn = 2e-4;
-  double const seconds_of_one =
-      std::min({seconds_per_call(1, ours), seconds_per_call(1, ours), seconds_per_call(1, ours)});
-  auto const calls =
-      std::max<std::int64_t>(1, static_cast<std::int64_t>(seconds_per_turn / seconds_of_one));
+  std::int64_t const calls = calls_in_turn(ours);
+  [[maybe_unused]] std::array<std::int64_t, sizeof...(Limits)> const calls_of_limit{
+      std::min(calls, calls_in_turn(limits))...};
   std::vector<double> times;
   std::array<std::vector<double>, sizeof...(Limits)> shares;
   while (state.KeepRunningBatch(calls)) {
@@ -82,11 +98,104 @@ outcome<sizeof...(Limits)> take_turns(benchmark::State& state, Ours const& ours,
     state.SetIterationTime(seconds * static_cast<double>(calls));
     times.push_back(seconds);
     std::size_t i = 0;
-    (shares[i++].push_back(seconds_per_call(calls, limits) / seconds), ...);
+    ((shares[i].push_back(seconds_per_call(calls_of_limit[i], limits) / seconds), ++i), ...);
   }
   outcome<sizeof...(Limits)> result{median(times), {}};
   for (std::size_t i = 0; i < sizeof...(Limits); ++i) result.share[i] = median(shares[i]);
   state.counters["median_us"] = 1e6 * result.seconds;
+  std::int64_t const before = allocations_so_far();
+  ours();
+  state.counters["allocations"] = static_cast<double>(allocations_so_far() - before);
+  return result;
+}
+
+/// `bytes`: each tensor counted once, read or written.
+inline void report_speed(benchmark::State& state, double seconds, std::int64_t elements,
+                         std::int64_t bytes) {
+  state.counters["elements/s"] = static_cast<double>(elements) / seconds;
+  state.counters["bytes/s"] = static_cast<double>(bytes) / seconds;
+}
+
+/// What a call wrote: a tensor, and the largest difference that rounding explains, by its largest
+/// element.
+struct written {
+  std::span<float const> numbers;
+  double tolerance = 1e-6;
+};
+inline written numbers_of(aligned_array<float>& array, std::int64_t size) {
+  return {{array.data(), static_cast<std::size_t>(size)}};
+}
+
+/// Whether a peer writes what ours does; else the benchmark ends with an error. `value` is what
+/// both calls return: peers sum in float, n positive terms to within n 2^-24 of the sum.
+template <class Ours, class Peer>
+bool same_results(benchmark::State& state, char const* name, Ours const& ours, Peer const& peer,
+                  std::span<written const> outputs) {
+  double const value = ours();
+  std::vector<std::vector<float>> expected;
+  for (written const& output : outputs) {
+    expected.emplace_back(output.numbers.begin(), output.numbers.end());
+  }
+  double const value_of_peer = peer();
+  std::size_t terms = 1;
+  for (written const& output : outputs) terms = std::max(terms, output.numbers.size());
+  double const tolerance = std::max(1e-5, std::ldexp(static_cast<double>(terms), -24));
+  bool same = std::abs(value_of_peer - value) <= tolerance * std::abs(value);
+  std::size_t i = 0;
+  for (written const& output : outputs) {
+    double largest = 0;
+    double difference = 0;  // NaN where a number is
+    for (std::size_t n = 0; n < output.numbers.size(); ++n) {
+      auto const number = static_cast<double>(expected[i][n]);
+      largest = std::max(largest, std::abs(number));
+      double const distance = std::abs(static_cast<double>(output.numbers[n]) - number);
+      if (!(distance <= difference)) difference = distance;
+    }
+    same = same && difference <= output.tolerance * largest;
+    ++i;
+  }
+  if (!same) state.SkipWithError((std::string(name) + " gives other results").c_str());
+  return same;
+}
+
+/// A call of a peer with these arguments; empty where there is none.
+template <class Function, class... Arguments>
+std::function<double()> call_of(Function* function, Arguments... arguments) {
+  if (function == nullptr) return {};
+  return [=] {
+    if constexpr (std::is_void_v<decltype(function(arguments...))>) {
+      function(arguments...);
+      return 0.0;
+    } else {
+      return function(arguments...);
+    }
+  };
+}
+
+/// Calls of the peers, each empty where there is none.
+struct peer_calls {
+  std::function<double()> eigen{};
+  std::function<double()> xtensor{};
+};
+
+/// take_turns of ours and the limits with the peers, once their results were found to be the same.
+template <class Ours, class... Limits>
+outcome<sizeof...(Limits) + 2> take_turns_with_peers(benchmark::State& state,
+                                                     peer_calls const& calls,
+                                                     std::span<written const> outputs,
+                                                     Ours const& ours, Limits const&... limits) {
+  auto const same = [&](char const* name, std::function<double()> const& call) {
+    return !call || same_results(state, name, ours, call, outputs);
+  };
+  if (!same("eigen", calls.eigen) || !same("xtensor", calls.xtensor)) return {};
+  auto const timed = [](std::function<double()> const& call) {
+    return [&call] {
+      if (call) call();
+    };
+  };
+  auto const result = take_turns(state, ours, limits..., timed(calls.eigen), timed(calls.xtensor));
+  if (calls.eigen) state.counters["eigen"] = result.share[sizeof...(Limits)];
+  if (calls.xtensor) state.counters["xtensor"] = result.share[sizeof...(Limits) + 1];
   return result;
 }
 

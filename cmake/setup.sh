@@ -18,7 +18,7 @@ packages=(
   libdlpack-dev
   nlohmann-json3-dev              # tests: reads the golden values
   librandom123-dev                # tests: another Philox to compare with
-  libbenchmark-dev                # benchmarks
+  libbenchmark-dev python3        # benchmarks, and the report on them
   libcli11-dev zlib1g-dev         # examples
   dataset-fashion-mnist           # examples: 70 000 real images
 )
@@ -28,7 +28,7 @@ for argument in "$@"; do
   case "$argument" in
     --lint) packages+=("${lint_packages[@]}") ;;
     --with-torch) packages+=(libtorch-dev python3-torch) ;;
-    --cuda-sim) packages+=(libboost-context-dev python3) ;;
+    --cuda-sim) packages+=(libboost-context-dev) ;;
     *)
       echo "usage: $0 [--lint] [--with-torch] [--cuda-sim]" >&2
       exit 2
@@ -53,9 +53,9 @@ fi
 
 missing=()
 for package in "${packages[@]}"; do
-  # A compiler or a CMake from elsewhere will do.
+  # A compiler, a CMake or a Python from elsewhere will do.
   program=${package/ninja-build/ninja}
-  [[ $package =~ ^(g\+\+|cmake|ninja-build)$ ]] && command -v "$program" >/dev/null && continue
+  [[ $package =~ ^(g\+\+|cmake|ninja-build|python3)$ ]] && command -v "$program" >/dev/null && continue
   status=$(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null || true)
   [[ $status == installed ]] || missing+=("$package")
 done

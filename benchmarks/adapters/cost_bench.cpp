@@ -38,7 +38,7 @@ void compare(benchmark::State& state, auto const& rows_of) {
         benchmark::DoNotOptimize(addloss::rows<float const>(addloss::view(pointer, 8, 4, 64, 64)));
       });
   state.counters["added_ns"] = 1e9 * seconds * (1 - share[0]);
-  state.counters["target_ns"] = target_ns;
+  state.counters["added_ns_at_most"] = target_ns;
 }
 
 void compare_tensor(benchmark::State& state, auto& tensor) {

@@ -22,10 +22,11 @@ import json
 import math
 import os
 import statistics
-import subprocess
 import sys
-import time
 import warnings
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import torch_turns
 
 BATCH, CHANNELS, LENGTH, CONDITION, WIDTH, KERNEL = 8, 384, 197, 768, 64, 9
 SLOPE, EPSILON = 0.2, 1e-5
@@ -387,13 +388,6 @@ def worker_compare(options):
                       "compiler": head.compiler}))
 
 
-def openmp_runtimes():
-    with open("/proc/self/maps", encoding="ascii") as maps:
-        paths = {line.split()[-1] for line in maps if ".so" in line}
-    names = ("libgomp", "libomp", "libiomp")
-    return sorted(p for p in paths if os.path.basename(p).startswith(names))
-
-
 def worker_time(options):
     import torch
 
@@ -406,17 +400,7 @@ def worker_time(options):
     theirs = {spectral: Theirs(spectral=spectral) for spectral in (False, True)}
     for (_, spectral), ours in heads.items():
         ours.take(theirs[spectral])
-    runtimes = openmp_runtimes()
-    if len(runtimes) > 1 and "OMP_WAIT_POLICY" not in os.environ:
-        # The threads of one would spin on the cores while the other works.
-        os.environ["OMP_WAIT_POLICY"] = "passive"
-        os.execv(sys.executable, [sys.executable, *sys.argv])
-
-    def seconds(function):
-        begin = time.perf_counter()
-        function()
-        return time.perf_counter() - begin
-
+    torch_turns.wait_passively_if_two_runtimes()
     reasons = {}  # why a step of torch was not compiled
 
     def candidates(step, spectral):
@@ -440,7 +424,7 @@ def worker_time(options):
         times = []
         for way in candidates(step, spectral):
             way.run(step)
-            times.append((min(seconds(lambda: way.run(step)) for _ in range(5)), way))
+            times.append((min(torch_turns.seconds(lambda: way.run(step)) for _ in range(5)), way))
         times.sort(key=lambda entry: entry[0])
         return times[0][1]
 
@@ -450,21 +434,8 @@ def worker_time(options):
         best = fastest(step, spectral)
         runs = {method: (lambda m=method: heads[m, spectral].run(step)) for method in METHODS}
         runs["torch"] = lambda: best.run(step)
-        times = {name: [] for name in runs}
-        busy = {name: 0.0 for name in runs}
-        for function in runs.values():
-            function()
-        for _ in range(options.turns):
-            for name, function in runs.items():
-                begin = time.process_time()
-                times[name].append(seconds(function))
-                busy[name] += time.process_time() - begin
-        rows[step] = {
-            "times": times,
-            "cores": {name: busy[name] / sum(times[name]) for name in runs},
-            "way": best.way,
-        }
-    print(json.dumps({"rows": rows, "runtimes": runtimes, "reasons": reasons,
+        rows[step] = torch_turns.take_turns(runs, options.turns) | {"way": best.way}
+    print(json.dumps({"rows": rows, "runtimes": torch_turns.openmp_runtimes(), "reasons": reasons,
                       "policy": os.environ.get("OMP_WAIT_POLICY", "default")}))
 
 
@@ -508,25 +479,10 @@ def worker_memory(options):
 
 
 def call_worker(options, worker, threads, malloc_for_speed, *arguments):
-    environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_CORETYPE"}
-    environment["OMP_NUM_THREADS"] = str(threads)
-    if malloc_for_speed:
-        # Without these glibc gives memory back and takes it anew in every step of PyTorch.
-        environment |= {"MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_TOP_PAD_": str(2**28),
-                        "MALLOC_MMAP_MAX_": "0"}
-    command = [sys.executable, os.path.abspath(__file__), options.path_of_library, "--worker", worker,
-               "--threads", str(threads), "--turns", str(options.turns), *arguments]
     if options.no_compile:
-        command.append("--no-compile")
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode != 0:
-        sys.exit(f"the part '{worker}' failed with status {done.returncode}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def chip():
-    with open("/proc/cpuinfo", encoding="ascii") as lines:
-        return next((l.split(":")[1].strip() for l in lines if l.startswith("model name")), "?")
+        arguments += ("--no-compile",)
+    return torch_turns.call_worker(__file__, threads, malloc_for_speed, options.path_of_library,
+                                   "--worker", worker, "--turns", options.turns, *arguments)
 
 
 def print_comparison(result):
@@ -598,7 +554,7 @@ def main():
         sys.exit(f"no {options.path_of_library}: build the target bench_head_library")
 
     compared = call_worker(options, "compare", max(options.threads), True)
-    print(f"{chip()}, {os.cpu_count()} cores; PyTorch {compared['torch']}; addloss compiled by "
+    print(f"{torch_turns.chip()}, {os.cpu_count()} cores; PyTorch {compared['torch']}; addloss compiled by "
           f"{compared['compiler']}")
     print(f"B {BATCH}, C {CHANNELS}, L {LENGTH}, condition {CONDITION}, P {WIDTH}, float\n")
     print_comparison(compared)

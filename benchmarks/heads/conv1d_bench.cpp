@@ -159,7 +159,7 @@ void conv1d(benchmark::State& state) {
     state.counters["GFLOPs"] = 1e-9 * data.operations() / result.seconds;
     double const limit_speed = limit_operations / (result.share[0] * result.seconds);
     state.counters["peak_GFLOPs"] = 1e-9 * limit_speed;
-    state.counters["peak"] = data.products() / result.seconds / limit_speed / data.threads;
+    state.counters["limit"] = data.products() / result.seconds / limit_speed / data.threads;
   };
 #if defined(BENCH_EIGEN)
   if (data.threads == 1 &&

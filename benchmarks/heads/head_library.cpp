@@ -4,9 +4,8 @@
 #include <cstdint>
 #include <string_view>
 
+#include "exported.hpp"
 #include "head_steps.hpp"
-
-#define EXPORTED extern "C" __attribute__((visibility("default")))
 
 namespace {
 
@@ -29,24 +28,7 @@ bench::step step_of(std::string_view name) {
 
 }  // namespace
 
-/// What compiled this library, and for which instructions.
-EXPORTED char const* head_compiler() {
-  return
-#if defined(__clang__)
-      "clang++ " __clang_version__
-#else
-      "g++ " __VERSION__
-#endif
-#if defined(__AVX512F__)
-      ", AVX-512"
-#elif defined(__AVX2__)
-      ", AVX2"
-#endif
-#if !defined(_OPENMP)
-      ", no OpenMP"
-#endif
-      ;
-}
+EXPORTED char const* head_compiler() { return bench::compiler; }
 
 EXPORTED bench::head_steps* head_create(std::int64_t batch, std::int64_t channels,
                                         std::int64_t length, std::int64_t condition_size,

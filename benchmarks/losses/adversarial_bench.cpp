@@ -6,11 +6,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include <addloss/cpu/executor.hpp>
 
-#include "limits.hpp"
+#include "losses/logits.hpp"
+#include "peers.hpp"
 #include "turns.hpp"
 
 namespace {
@@ -20,49 +22,45 @@ namespace add = addloss;
 constexpr std::int64_t batch = 8;
 constexpr double target_us = 2;  // 5 heads of 257 tokens
 
-/// The logits of one side and their gradients.
-struct side {
-  side(std::int64_t heads, std::int64_t tokens) {
-    for (std::int64_t k = 0; k < heads; ++k) {
-      logits.emplace_back(batch * tokens);
-      gradients.emplace_back(batch * tokens);
-      logit_rows.emplace_back(add::view(logits.back().data(), batch, tokens));
-      gradient_rows.emplace_back(add::view(gradients.back().data(), batch, tokens));
-    }
-  }
-  void copy(std::int64_t size) {
-    for (std::size_t k = 0; k < logits.size(); ++k) {
-      limits::copy(gradients[k].data(), logits[k].data(), size);
-    }
-  }
-
-  std::vector<bench::aligned_array<float>> logits, gradients;
-  std::vector<add::rows<float const>> logit_rows;
-  std::vector<add::rows<float>> gradient_rows;
-};
-
 void hinge_discriminator(benchmark::State& state) {
   std::int64_t const heads = state.range(0);
-  std::int64_t const tokens = state.range(1);
-  side real(heads, tokens);
-  side fake(heads, tokens);
+  std::int64_t const size = batch * state.range(1);
+  bench::side real(heads, batch, state.range(1), 0);
+  bench::side fake(heads, batch, state.range(1), 1);
   std::vector<add::head_statistics> statistics(static_cast<std::size_t>(heads));
+  std::vector<bench::written> outputs;
+  real.append_gradients_to(outputs, size);
+  fake.append_gradients_to(outputs, size);
+  auto const call = [&](auto* hinge) -> std::function<double()> {
+    if (hinge == nullptr) return {};
+    return [&, hinge] {
+      double total = 0;
+      for (std::size_t k = 0; k < statistics.size(); ++k) {
+        double of_head[6];
+        total += hinge(real.logits[k].data(), fake.logits[k].data(), real.gradients[k].data(),
+                       fake.gradients[k].data(), of_head, size);
+        benchmark::DoNotOptimize(of_head);
+      }
+      return total;
+    };
+  };
   double value = 0;
-  auto const [seconds, share] = bench::take_turns(
-      state,
+  auto const [seconds, share] = bench::take_turns_with_peers(
+      state, {call(peers::eigen.hinge), call(peers::xtensor.hinge)}, outputs,
       [&] {
         add::value_and_grad(
             add::cpu_context{},
             add::adversarial<>{}.discriminator<float>(real.logit_rows, fake.logit_rows), value,
             {.real = real.gradient_rows, .fake = fake.gradient_rows}, {.statistics = statistics});
+        return value;
       },
       [&] {
-        real.copy(batch * tokens);
-        fake.copy(batch * tokens);
+        real.copy(size);
+        fake.copy(size);
       });
-  state.counters["elements/s"] = static_cast<double>(2 * heads * batch * tokens) / seconds;
+  bench::report_speed(state, seconds, 2 * heads * size, 4 * 4 * heads * size);
   state.counters["limit"] = share[0];
-  if (heads == 5 && tokens == 257) state.counters["target_us"] = target_us;
+  if (heads == 5 && state.range(1) == 257) state.counters["median_us_at_most"] = target_us;
 }
 
 BENCHMARK(hinge_discriminator)

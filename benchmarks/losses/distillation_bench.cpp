@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT
-// The distillation loss and its gradient: two tensors read, one written, as in STREAM's triad.
+// The distillation loss and its gradient. From a target: two tensors read, one written, as in
+// STREAM's triad. From the teacher's raw predictions with guidance: three read, one written.
 #include <addloss/losses/distillation.hpp>
 #include <addloss/losses/evaluate.hpp>
 
 #include <algorithm>
+#include <array>
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -12,6 +15,7 @@
 #include <addloss/schedule/discrete.hpp>
 
 #include "limits.hpp"
+#include "peers.hpp"
 #include "turns.hpp"
 
 namespace {
@@ -30,9 +34,11 @@ struct tensors {
         size(extents[0] * extents[1] * extents[2] * extents[3]),
         threads(static_cast<int>(state.range(4))),
         student(size),
-        target(size),
+        target(size, 1),
         gradient(size),
-        timesteps(static_cast<std::size_t>(extents[0]), 500) {}
+        timesteps(batch(), 500),
+        alpha(batch(), schedule.at(500).alpha),
+        sigma(batch(), schedule.at(500).sigma) {}
 
   auto view(bench::aligned_array<T>& array) const {
     return add::view(array.data(), extents[0], extents[1], extents[2], extents[3]);
@@ -41,21 +47,22 @@ struct tensors {
     return add::distillation<>{}(schedule.table(), view(student), view(target),
                                  add::view(timesteps.data(), extents[0]));
   }
+  [[nodiscard]] std::size_t batch() const { return static_cast<std::size_t>(extents[0]); }
   [[nodiscard]] std::int64_t bytes() const { return size * static_cast<std::int64_t>(sizeof(T)); }
   /// As many as fill a tensor: the limits move the same bytes, whatever T is.
   [[nodiscard]] std::int64_t floats() const { return bytes() / 4; }
   /// `tensors_moved`: read or written by one call.
   void report(benchmark::State& state, int tensors_moved, double seconds) const {
-    state.counters["elements/s"] = static_cast<double>(size) / seconds;
-    state.counters["bytes/s"] = static_cast<double>(tensors_moved * bytes()) / seconds;
+    bench::report_speed(state, seconds, size, tensors_moved * bytes());
   }
 
   std::int64_t extents[4];
   std::int64_t size;
   int threads;
+  add::discrete_schedule schedule = add::scaled_linear_schedule();
   bench::aligned_array<T> student, target, gradient;
   std::vector<std::int64_t> timesteps;
-  add::discrete_schedule schedule = add::scaled_linear_schedule();
+  std::vector<double> alpha, sigma;  ///< alpha is the weight of the exponential weighting too
 };
 
 template <class T>
@@ -71,13 +78,70 @@ void value_and_grad(benchmark::State& state) {
             data.threads);
     };
   };
-  auto const [seconds, share] = bench::take_turns(
-      state, [&] { add::value_and_grad(ctx, loss, value, gradient); }, limit(limits::triad),
-      limit(limits::streaming_triad));
+  bench::peer_calls peers;
+  std::vector<bench::written> outputs;
+  if constexpr (std::same_as<T, float>) {
+    auto const call = [&](auto* distillation) {
+      return bench::call_of(distillation, data.student.data(), data.target.data(),
+                            data.alpha.data(), data.gradient.data(), data.extents[0],
+                            data.size / data.extents[0]);
+    };
+    if (data.threads == 1) {
+      peers = {call(peers::eigen.distillation), call(peers::xtensor.distillation)};
+    }
+    outputs = {bench::numbers_of(data.gradient, data.size)};
+    state.counters["triad_at_least"] = target;
+  }
+  auto const [seconds, share] = bench::take_turns_with_peers(
+      state, peers, outputs,
+      [&] {
+        add::value_and_grad(ctx, loss, value, gradient);
+        return value;
+      },
+      limit(limits::triad), limit(limits::streaming_triad));
   data.report(state, 3, seconds);
   state.counters["triad"] = share[0];
   state.counters["limit"] = std::min(share[0], share[1]);
-  if (std::same_as<T, float>) state.counters["target"] = target;
+}
+
+/// An epsilon prediction with guidance; its residual does not read the student.
+void from_teacher(benchmark::State& state) {
+  constexpr double guidance = 7.5;
+  tensors<float> data(state);
+  bench::aligned_array<float> unconditional(data.size, 2);
+  add::cpu_context const ctx{.threads = data.threads};
+  add::teacher_predictions<float> const teacher{.noise = data.view(data.student),
+                                                .conditional = data.view(data.target),
+                                                .unconditional = data.view(unconditional),
+                                                .guidance_scale = guidance};
+  auto const loss = add::distillation<>{}.from_teacher(
+      add::epsilon_prediction{}, data.schedule.table(), data.view(data.student), teacher,
+      add::view(data.timesteps.data(), data.extents[0]));
+  auto const gradient = data.view(data.gradient);
+  double value = 0;
+  auto const call = [&](auto* distillation) {
+    return bench::call_of(distillation, data.student.data(), data.target.data(),
+                          unconditional.data(), guidance, data.alpha.data(), data.alpha.data(),
+                          data.sigma.data(), data.gradient.data(), data.extents[0],
+                          data.size / data.extents[0]);
+  };
+  bench::peer_calls peers;
+  if (data.threads == 1) {
+    peers = {call(peers::eigen.teacher_distillation), call(peers::xtensor.teacher_distillation)};
+  }
+  auto const [seconds, share] = bench::take_turns_with_peers(
+      state, peers, std::array{bench::numbers_of(data.gradient, data.size)},
+      [&] {
+        add::value_and_grad(ctx, loss, value, gradient);
+        return value;
+      },
+      [&] {
+        benchmark::DoNotOptimize(
+            limits::read(data.student.data(), unconditional.data(), data.size, data.threads));
+        limits::copy(data.gradient.data(), data.target.data(), data.size, data.threads);
+      });
+  data.report(state, 4, seconds);
+  state.counters["limit"] = share[0];
 }
 
 template <class T>
@@ -105,17 +169,20 @@ void latents(benchmark::internal::Benchmark* benchmark) {
   settings(benchmark);
 }
 
-void images(benchmark::internal::Benchmark* benchmark) {
-  for (int const threads : {1, 2}) benchmark->Args({8, 3, 512, 512, threads});
-  for (int const threads : {1, 2}) benchmark->Args({64, 4, 128, 128, threads});
+/// From the latents of one image to a batch of images.
+void sizes(benchmark::internal::Benchmark* benchmark) {
+  for (int const threads : {1, 2}) {
+    for (int const batch : {1, 8, 32}) benchmark->Args({batch, 4, 64, 64, threads});
+    for (int const side : {256, 512}) benchmark->Args({8, 3, side, side, threads});
+  }
   settings(benchmark);
 }
 
-BENCHMARK(value_and_grad<float>)->Apply(latents);
-BENCHMARK(value_and_grad<float>)->Apply(images);
+BENCHMARK(value_and_grad<float>)->Apply(sizes);
 BENCHMARK(value_and_grad<add::half>)->Apply(latents);
 BENCHMARK(value_and_grad<add::bfloat16>)->Apply(latents);
 BENCHMARK(value_and_grad<double>)->Apply(latents);
 BENCHMARK(value<float>)->Apply(latents);
+BENCHMARK(from_teacher)->Apply(latents);
 
 }  // namespace

@@ -327,11 +327,14 @@ void check_nan() {
 }
 
 #if !defined(ADDLOSS_TEST_ON_GPU)
-bool same(float a, float b) { return a == b || (std::isnan(a) && std::isnan(b)); }
+/// `rounding`: the largest relative difference.
+bool same(float a, float b, float rounding) {
+  return a == b || std::abs(a - b) <= rounding * std::abs(b) || (std::isnan(a) && std::isnan(b));
+}
 
-/// A register of numbers gives what each number gives.
+/// A register of numbers gives what each number gives, up to `rounding`.
 template <class Loss>
-void check_registers() {
+void check_registers(float rounding = 0) {
   using pack = native_pack<float>;
   constexpr float inf = std::numeric_limits<float>::infinity();
   for (float const z : {0.0F, 1.0F, -1.0F, 0.3F, 2.5F, -7.0F, 200.0F, -200.0F, 1e30F, -1e30F, inf,
@@ -340,13 +343,13 @@ void check_registers() {
     for (float const label : {1.0F, -1.0F}) {
       auto const one = Loss{}.discriminator(z, label);
       auto const many = Loss{}.discriminator(pack(z), pack(label));
-      CHECK(same(many.value.lanes[0], one.value));
-      CHECK(same(many.grad.lanes[1], one.grad));
+      CHECK(same(many.value.lanes[0], one.value, rounding));
+      CHECK(same(many.grad.lanes[1], one.grad, rounding));
     }
     auto const one = Loss{}.generator(z);
     auto const many = Loss{}.generator(pack(z));
-    CHECK(same(many.value.lanes[0], one.value));
-    CHECK(same(many.grad.lanes[1], one.grad));
+    CHECK(same(many.value.lanes[0], one.value, rounding));
+    CHECK(same(many.grad.lanes[1], one.grad, rounding));
   }
 }
 #endif
@@ -448,7 +451,8 @@ TEST_CASE("an infinite logit has a NaN gradient where the loss is infinite, and 
 #if !defined(ADDLOSS_TEST_ON_GPU)
 TEST_CASE("losses of registers of logits") {
   check_registers<hinge>();
-  check_registers<non_saturating>();
+  // exp and log1p of registers have errors of their own, 1e-7 and 1.5e-7.
+  check_registers<non_saturating>(4e-7F);
   check_registers<least_squares>();
   check_registers<wasserstein>();
 }

@@ -212,7 +212,11 @@ constexpr auto penalty = [](auto const& logits, auto const& perturbed) {
 };
 
 #if !defined(ADDLOSS_TEST_ON_GPU)
-bool same(float a, float b) { return a == b || (std::isnan(a) && std::isnan(b)); }
+/// exp and log1p of registers have errors of their own, 1e-7 and 1.5e-7, and round subnormal numbers.
+bool close(float a, float b) {
+  float const rounding = 4e-7F * std::abs(b) + std::numeric_limits<float>::denorm_min();
+  return a == b || std::abs(a - b) <= rounding || (std::isnan(a) && std::isnan(b));
+}
 #endif
 
 }  // namespace
@@ -240,8 +244,8 @@ TEST_CASE("the relativistic loss of a register") {
   for (float const d :
        {0.0F, 0.4F, -3.0F, 90.0F, -1e30F, inf, -inf, std::numeric_limits<float>::quiet_NaN()}) {
     CAPTURE(d);
-    CHECK(same(relativistic{}(pack(d)).value.lanes[0], relativistic{}(d).value));
-    CHECK(same(relativistic{}(pack(d)).grad.lanes[1], relativistic{}(d).grad));
+    CHECK(close(relativistic{}(pack(d)).value.lanes[0], relativistic{}(d).value));
+    CHECK(close(relativistic{}(pack(d)).grad.lanes[1], relativistic{}(d).grad));
   }
 }
 #endif

@@ -66,17 +66,7 @@ ADDLOSS_HOST_DEVICE ADDLOSS_INLINE typename B::real minus_two_log(typename B::wo
   // Only the last sum rounds: f keeps its relative precision where u is near 1.
   real const scale = B::real_of(0x3f800000U - (exponent << 23));
   real const f = (high * scale - 1.0F) + low * scale;
-  // ln(1 + f) / f, minimax polynomial, relative error 2.8e-8.
-  real p = B::constant(5.425942533e-02F);
-  p = p * f + -1.209152111e-01F;
-  p = p * f + 1.499683244e-01F;
-  p = p * f + -1.682281400e-01F;
-  p = p * f + 1.997555392e-01F;
-  p = p * f + -2.499326355e-01F;
-  p = p * f + 3.333360253e-01F;
-  p = p * f + -5.000006599e-01F;
-  p = p * f + 9.999999937e-01F;
-  return B::convert(exponent) * -1.3862943611F + (f * -2.0F) * p;
+  return B::convert(exponent) * -1.3862943611F + (f * -2.0F) * log1p_quotient(f);
 }
 
 template <class B>

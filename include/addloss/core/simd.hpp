@@ -2,8 +2,9 @@
 /// A SIMD register as a value: the arithmetic that element functors need, on all lanes at once.
 ///
 /// Written with the vector extensions of g++ and clang, so one source serves every instruction set
-/// and no compiler flag is needed to vectorise. Every operation is the IEEE operation on each lane
-/// (exp and log1p are the scalar functions, lane by lane), so results do not depend on the width.
+/// and no compiler flag is needed to vectorise. Every operation is the IEEE operation on each lane,
+/// so results do not depend on the width. exp and log1p of floats are computed on all lanes at once,
+/// with relative errors below 1.5e-7; those of doubles are the scalar functions, lane by lane.
 #pragma once
 
 #include <cstdint>
@@ -121,13 +122,70 @@ struct simd_pack {
   }
   friend ADDLOSS_INLINE simd_pack sqrt(simd_pack a) { return simd_pack(simd_sqrt(a.lanes)); }
   friend ADDLOSS_INLINE simd_pack exp(simd_pack a) {
-    return a.each([](T x) { return math::exp(x); });
+    if constexpr (sizeof(T) == 4) {
+      return a.exp_of_all();
+    } else {
+      return a.each([](T x) { return math::exp(x); });
+    }
   }
   friend ADDLOSS_INLINE simd_pack log1p(simd_pack a) {
-    return a.each([](T x) { return math::log1p(x); });
+    if constexpr (sizeof(T) == 4) {
+      return a.log1p_of_all();
+    } else {
+      return a.each([](T x) { return math::log1p(x); });
+    }
   }
 
  private:
+  static ADDLOSS_INLINE simd_pack of_bits(integers bits) { return simd_pack((vector)bits); }
+  static ADDLOSS_INLINE simd_pack number_of(integers n) {
+    return simd_pack(__builtin_convertvector(n, vector));
+  }
+  // ln 2 in two parts; the product of the first with an exponent is exact.
+  static constexpr float ln2_high = 0.693359375F;
+  static constexpr float ln2_low = -2.12194440e-4F;
+
+  /// e^x = 2^n e^r, n the integer nearest to x / ln 2, e^r by Taylor's series.
+  [[nodiscard]] ADDLOSS_INLINE simd_pack exp_of_all() const {
+    // Beyond these e^x is 0 or infinite. NaN stays NaN in r; no integer is made of it.
+    simd_pack const low(-104), high(89), zero(0);
+    simd_pack const x = select(*this < low, low, select(*this > high, high, *this));
+    simd_pack const quotient = select(is_nan(x), zero, x * simd_pack(1.44269504F));
+    simd_pack const half = select(quotient < zero, simd_pack(-0.5), simd_pack(0.5));
+    integers const n = __builtin_convertvector((quotient + half).lanes, integers);  // truncates
+    vector const r = (x.lanes - number_of(n).lanes * ln2_high) - number_of(n).lanes * ln2_low;
+    vector p = r * (1.0F / 5040) + 1.0F / 720;
+    p = p * r + 1.0F / 120;
+    p = p * r + 1.0F / 24;
+    p = p * r + 1.0F / 6;
+    p = p * r + 0.5F;
+    p = (p * (r * r) + r) + 1.0F;
+    // 2^n in two factors, as one would not hold subnormal and infinite results.
+    integers const first = n >> 1;
+    integers const second = n - first;
+    return simd_pack(p) * of_bits((first + 127) << 23) * of_bits((second + 127) << 23);
+  }
+
+  /// 1 + x = 2^n (1 + f) with 1 + f in [0.75, 1.5); what the sum 1 + x loses is in f again.
+  [[nodiscard]] ADDLOSS_INLINE simd_pack log1p_of_all() const {
+    simd_pack const x = *this;
+    simd_pack const one(1);
+    mask const big = x > simd_pack(0x1p64F);  // 2^-64 x stands for 1 + x: 2^-n would be subnormal
+    simd_pack const u = select(big, x * simd_pack(0x1p-64F), one + x);
+    simd_pack const lost = select(big, simd_pack(0), x - (u - one));
+    integers const n = ((integers)u.lanes - 0x3f400000) >> 23;
+    vector const scale = of_bits(0x3f800000 - (n << 23)).lanes;
+    vector const f = (u.lanes * scale - 1.0F) + lost.lanes * scale;
+    vector const exponent = number_of(n).lanes + select(big, simd_pack(64), simd_pack(0)).lanes;
+    simd_pack const finite(exponent * ln2_high +
+                           (f * detail::log1p_quotient(f) + exponent * ln2_low));
+    // Small x stand for themselves, also -0; infinity too; -1 and less have their own results.
+    simd_pack const infinity(__builtin_inff());
+    simd_pack const inside = select((abs(x) < simd_pack(0x1p-25F)) | (x >= infinity), x, finite);
+    simd_pack const outside = select(x < -one, infinity - infinity, -infinity);
+    return select(x <= -one, outside, inside);
+  }
+
   // A call: unrolled into the loops of losses, W calls each would only make them large.
   template <class Function>
   [[gnu::noinline]] simd_pack each(Function function) const {

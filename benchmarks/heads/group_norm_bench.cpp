@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: MIT
+#include <addloss/heads/group_norm.hpp>
+
+#include "heads/norm_passes.hpp"
+
+namespace {
+
+using bench::pass_kind;
+
+template <class T, pass_kind Which>
+void group_norm(benchmark::State& state) {
+  bench::norm_pass<addloss::group_norm, T, Which>(state);
+}
+
+BENCHMARK_TEMPLATE(group_norm, float, pass_kind::forward)->Apply(bench::norm_settings);
+BENCHMARK_TEMPLATE(group_norm, float, pass_kind::backward)->Apply(bench::norm_settings);
+BENCHMARK_TEMPLATE(group_norm, float, pass_kind::tangent)->Apply(bench::norm_settings);
+BENCHMARK_TEMPLATE(group_norm, float, pass_kind::tangent_backward)->Apply(bench::norm_settings);
+
+}  // namespace

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: MIT
+/// The logits of K heads and their gradients, for the benchmarks.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include <addloss/core/rows.hpp>
+
+#include "limits.hpp"
+#include "turns.hpp"
+
+namespace bench {
+
+/// Of one side, real or fake: [batch, tokens] each.
+struct side {
+  side(std::int64_t heads, std::int64_t batch, std::int64_t tokens, std::int64_t start) {
+    for (std::int64_t k = 0; k < heads; ++k) {
+      logits.emplace_back(batch * tokens, start + k);
+      gradients.emplace_back(batch * tokens);
+      logit_rows.emplace_back(addloss::view(logits.back().data(), batch, tokens));
+      gradient_rows.emplace_back(addloss::view(gradients.back().data(), batch, tokens));
+    }
+  }
+  void copy(std::int64_t size) {
+    for (std::size_t k = 0; k < logits.size(); ++k) {
+      limits::copy(gradients[k].data(), logits[k].data(), size);
+    }
+  }
+  void append_gradients_to(std::vector<written>& outputs, std::int64_t size) {
+    for (auto& gradient : gradients) outputs.push_back(numbers_of(gradient, size));
+  }
+
+  std::vector<aligned_array<float>> logits, gradients;
+  std::vector<addloss::rows<float const>> logit_rows;
+  std::vector<addloss::rows<float>> gradient_rows;
+};
+
+}  // namespace bench

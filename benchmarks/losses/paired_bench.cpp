@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT
+// The relativistic loss on K heads' pairs of logits, with both gradients and statistics, in one
+// call. The limit copies the logits to where the gradients go.
+#include <addloss/losses/evaluate.hpp>
+#include <addloss/losses/paired.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include <addloss/cpu/executor.hpp>
+
+#include "losses/logits.hpp"
+#include "peers.hpp"
+#include "turns.hpp"
+
+namespace {
+
+namespace add = addloss;
+
+constexpr std::int64_t batch = 8;
+
+void relativistic(benchmark::State& state) {
+  std::int64_t const heads = state.range(0);
+  std::int64_t const size = batch * state.range(1);
+  bench::side real(heads, batch, state.range(1), 0);
+  bench::side fake(heads, batch, state.range(1), 1);
+  std::vector<add::pair_statistics> statistics(static_cast<std::size_t>(heads));
+  std::vector<bench::written> outputs;
+  real.append_gradients_to(outputs, size);
+  fake.append_gradients_to(outputs, size);
+  auto const call = [&](auto* loss) -> std::function<double()> {
+    if (loss == nullptr) return {};
+    return [&, loss] {
+      double total = 0;
+      for (std::size_t k = 0; k < statistics.size(); ++k) {
+        double of_head[4];
+        total += loss(real.logits[k].data(), fake.logits[k].data(), real.gradients[k].data(),
+                      fake.gradients[k].data(), of_head, size);
+        benchmark::DoNotOptimize(of_head);
+      }
+      return total;
+    };
+  };
+  double value = 0;
+  auto const [seconds, share] = bench::take_turns_with_peers(
+      state, {call(peers::eigen.relativistic), call(peers::xtensor.relativistic)}, outputs,
+      [&] {
+        add::value_and_grad(add::cpu_context{},
+                            add::paired<>{}.discriminator<float>(real.logit_rows, fake.logit_rows),
+                            value, {.first = real.gradient_rows, .second = fake.gradient_rows},
+                            {.statistics = statistics});
+        return value;
+      },
+      [&] {
+        real.copy(size);
+        fake.copy(size);
+      });
+  bench::report_speed(state, seconds, 2 * heads * size, 4 * 4 * heads * size);
+  state.counters["limit"] = share[0];
+}
+
+BENCHMARK(relativistic)
+    ->ArgNames({"heads", "tokens"})
+    ->ArgsProduct({{1, 5}, {257}})
+    ->UseManualTime()
+    ->Unit(benchmark::kMicrosecond);
+
+}  // namespace
