@@ -59,6 +59,7 @@
 #include <addloss/heads/initialise.hpp>
 #include <addloss/heads/leaky_relu.hpp>
 #include <addloss/heads/linear.hpp>
+#include <addloss/heads/matrix_product.hpp>
 #include <addloss/heads/projected_head.hpp>
 #include <addloss/heads/spectral_weights.hpp>
 

@@ -328,7 +328,7 @@ struct conv1d {
     std::int64_t const depth = in_channels * kernel;
     detail::multiply<T>(threads, {w, out_channels, depth, depth, depth, 0, 1}, workspace,
                         detail::token_columns<T>(x, shape, kernel, out_channels),
-                        {y, shape.length, bias, false});
+                        {y, shape.length, bias, nullptr, false});
   }
 
   /// A convolution of y_bar with the weight of exchanged channels and reversed taps.
@@ -341,7 +341,7 @@ struct conv1d {
         workspace,
         detail::token_columns<T>(y_bar, {shape.batch, out_channels, shape.length}, kernel,
                                  in_channels),
-        {x_bar, shape.length, nullptr, false});
+        {x_bar, shape.length, nullptr, nullptr, false});
   }
 
   void add_weight_gradient(cpu_context const& ctx, layer_pass<T> const& p, T const* x,
@@ -352,7 +352,7 @@ struct conv1d {
     detail::multiply<T>(threads,
                         {y_bar, out_channels, depth, length, length, out_channels * length, 1},
                         p.workspace, detail::tap_columns<T>(x, p.shape, kernel),
-                        {p.w_bar, in_channels * kernel, nullptr, true});
+                        {p.w_bar, in_channels * kernel, nullptr, nullptr, true});
   }
 
   void add_bias_gradient(cpu_context const& ctx, layer_pass<T> const& p) const {
