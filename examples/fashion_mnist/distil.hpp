@@ -109,15 +109,10 @@ inline run_identity identity_of(distil_options const& o, pretrained const& given
     std::snprintf(digits, sizeof digits, "%.9g", value);
     return std::string(digits);
   };
-  // The weights of the timesteps show in what is drawn.
   std::string timesteps;
   for (std::int64_t i = 0; i < settings.taus.size(); ++i) {
-    int drawn = 0;
-    for (std::uint32_t sample = 0; sample < 1000; ++sample) {
-      if (settings.taus.draw({}, sample) == settings.taus[i]) ++drawn;
-    }
-    timesteps +=
-        (i == 0 ? "" : " ") + std::to_string(settings.taus[i]) + ":" + std::to_string(drawn);
+    timesteps += (i == 0 ? "" : " ") + std::to_string(settings.taus[i]) + ":" +
+                 text(settings.taus.probability(i));
   }
   auto const checksum = [](parameters const& p) {
     auto const bytes = std::as_bytes(std::span(p.values));

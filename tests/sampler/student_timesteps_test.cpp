@@ -144,6 +144,16 @@ TEST_CASE("draws follow the weights") {
                      {1, 1, 1, 1});
 }
 
+TEST_CASE("the probability of a timestep is its share of the weights") {
+  auto const set = student_timesteps::trailing(4);
+  for (std::int64_t i = 0; i < 4; ++i) CHECK(set.probability(i) == 0.25);
+  auto const weighted_set = set.with_weights(std::vector{8.0, 0.0, 6.0, 2.0});
+  CHECK(weighted_set.probability(0) == 0.5);
+  CHECK(weighted_set.probability(1) == 0);
+  CHECK(weighted_set.probability(2) == 0.375);
+  CHECK(weighted_set.probability(3) == 0.125);
+}
+
 TEST_CASE("a draw is the first timestep whose cumulated weight is above u") {
   auto const set = student_timesteps::trailing(4).with_weights(std::vector{4.0, 2.0, 1.0, 1.0});
   random_key const key{.seed = 62, .step = 5, .stream = 1, .first_sample = 9};

@@ -102,6 +102,10 @@ class student_timesteps {
   [[nodiscard]] ADDLOSS_HOST_DEVICE constexpr std::int64_t operator[](std::int64_t i) const {
     return timesteps_[i];
   }
+  /// How likely a draw is to give (*this)[i], to a rounding of 1; precondition 0 <= i < size().
+  [[nodiscard]] ADDLOSS_HOST_DEVICE constexpr double probability(std::int64_t i) const {
+    return i == 0 ? cumulative_[0] : cumulative_[i] - cumulative_[i - 1];
+  }
 
   [[nodiscard]] ADDLOSS_HOST_DEVICE constexpr std::int64_t draw(random_key const& key,
                                                                 std::uint32_t sample) const {
