@@ -7,7 +7,7 @@
 ///   backward  x_bar = (df/dx)^T y_bar,  w_bar += (df/dw)^T y_bar;  a null result is not computed
 /// Tensors are [tokens, samples, channels], dense: mixing tokens is the product of [hidden, tokens]
 /// with [tokens, samples * channels], mixing channels one of [tokens * samples, channels] with
-/// [channels, hidden]. The products are Eigen's, on one thread each; threads share out the batch
+/// [channels, hidden]. The products are the library's, on one thread each; threads share out the batch
 /// (`each_slice`). Everything is a template of T: float to train, double to check derivatives.
 /// Sources: Tolstikhin et al., MLP-Mixer: An all-MLP Architecture for Vision, 2021; Perez et al.,
 /// FiLM: Visual Reasoning with a General Conditioning Layer, 2018.
@@ -34,6 +34,7 @@
 
 #include <addloss/heads/initialise.hpp>
 #include <addloss/heads/layer.hpp>
+#include <addloss/heads/matrix_product.hpp>
 #include <addloss/heads/safetensors.hpp>
 
 #include "image_shape.hpp"
@@ -193,6 +194,10 @@ auto as_row(T const* data, std::int64_t columns) {
   return Eigen::Map<row<T> const>(data, columns);
 }
 
+using addloss::transposed;
+using addloss::view;
+inline constexpr addloss::cpu_context one_thread{};
+
 /// A batch is worked on in slices of so many samples: what a slice computes with fits the caches.
 inline constexpr std::int64_t slice_samples = 8;
 /// Slices are dealt out to lanes, lanes to threads. A lane has its own gradients, and their number
@@ -334,34 +339,28 @@ struct linear_layer {
 
   template <class T>
   void forward(T const* w, T const* x, std::int64_t rows, T* y) const {
-    as_matrix(y, rows, out).rowwise() = as_row(w + bias, out).matrix();
-    multiply(w, x, rows, y);
+    addloss::matrix_product(one_thread, view(x, rows, in), transposed(view(w + weight, out, in)),
+                            view(y, rows, out), {.column_bias = w + bias});
   }
   /// y += what forward gives.
   template <class T>
   void add(T const* w, T const* x, std::int64_t rows, T* y) const {
-    as_matrix(y, rows, out).rowwise() += as_row(w + bias, out).matrix();
-    multiply(w, x, rows, y);
+    addloss::add_matrix_product(one_thread, view(x, rows, in),
+                                transposed(view(w + weight, out, in)), view(y, rows, out),
+                                {.column_bias = w + bias});
   }
   template <class T>
   void backward(T const* w, T const* x, T const* y_bar, std::int64_t rows, T* w_bar,
                 T* x_bar) const {
-    auto const y_bar_matrix = as_matrix(y_bar, rows, out);
     if (w_bar != nullptr) {
-      as_matrix(w_bar + weight, out, in).noalias() +=
-          y_bar_matrix.transpose() * as_matrix(x, rows, in);
+      addloss::add_matrix_product(one_thread, transposed(view(y_bar, rows, out)), view(x, rows, in),
+                                  view(w_bar + weight, out, in));
       add_rows(y_bar, rows, out, w_bar + bias);
     }
     if (x_bar != nullptr) {
-      as_matrix(x_bar, rows, in).noalias() = y_bar_matrix * as_matrix(w + weight, out, in);
+      addloss::matrix_product(one_thread, view(y_bar, rows, out), view(w + weight, out, in),
+                              view(x_bar, rows, in));
     }
-  }
-
- private:
-  template <class T>
-  void multiply(T const* w, T const* x, std::int64_t rows, T* y) const {
-    as_matrix(y, rows, out).noalias() +=
-        as_matrix(x, rows, in) * as_matrix(w + weight, out, in).transpose();
   }
 };
 
@@ -466,15 +465,14 @@ struct mixer_block {
     a.hidden[1].reserve(rows * channel_hidden);
 
     a.norms[0].forward(x, rows, samples, channels, f[0], a.mixed[0].data());
-    auto const token_input = as_matrix(std::as_const(a.mixed[0]).data(), tokens, width);
-    auto hidden = as_matrix(a.hidden[0].slope.data(), token_hidden, width);
-    hidden.colwise() = as_row(w + in_bias, token_hidden).matrix().transpose();
-    hidden.noalias() += as_matrix(w + in_weight, token_hidden, tokens) * token_input;
-    a.hidden[0].apply(hidden.size());
-    auto stream = as_matrix(x, tokens, width);
-    stream.colwise() += as_row(w + out_bias, tokens).matrix().transpose();
-    stream.noalias() += as_matrix(w + out_weight, tokens, token_hidden) *
-                        as_matrix(a.hidden[0].value.data(), token_hidden, width);
+    addloss::matrix_product(one_thread, view(w + in_weight, token_hidden, tokens),
+                            view(std::as_const(a.mixed[0]).data(), tokens, width),
+                            view(a.hidden[0].slope.data(), token_hidden, width),
+                            {.row_bias = w + in_bias});
+    a.hidden[0].apply(token_hidden * width);
+    addloss::add_matrix_product(one_thread, view(w + out_weight, tokens, token_hidden),
+                                view(std::as_const(a.hidden[0].value).data(), token_hidden, width),
+                                view(x, tokens, width), {.row_bias = w + out_bias});
 
     a.norms[1].forward(x, rows, samples, channels, f[1], a.mixed[1].data());
     expand.forward(w, a.mixed[1].data(), rows, a.hidden[1].slope.data());
@@ -499,20 +497,24 @@ struct mixer_block {
     expand.backward(w, a.mixed[1].data(), hidden_bar, rows, w_bar, mixed_bar);
     a.norms[1].backward(mixed_bar, rows, samples, channels, f[1], f_bar[1], x_bar);
 
-    auto const stream_bar = as_matrix(x_bar, tokens, width);
-    auto hidden = as_matrix(hidden_bar, token_hidden, width);
-    hidden.noalias() = as_matrix(w + out_weight, tokens, token_hidden).transpose() * stream_bar;
-    a.hidden[0].backward(hidden_bar, hidden.size());
+    auto const stream_bar = view(x_bar, tokens, width);
+    auto const hidden = view(hidden_bar, token_hidden, width);
+    addloss::matrix_product(one_thread, transposed(view(w + out_weight, tokens, token_hidden)),
+                            stream_bar, hidden);
+    a.hidden[0].backward(hidden_bar, token_hidden * width);
     if (w_bar != nullptr) {
-      as_matrix(w_bar + out_weight, tokens, token_hidden).noalias() +=
-          stream_bar * as_matrix(a.hidden[0].value.data(), token_hidden, width).transpose();
-      as_matrix(w_bar + out_bias, tokens, 1) += stream_bar.rowwise().sum();
-      as_matrix(w_bar + in_weight, token_hidden, tokens).noalias() +=
-          hidden * as_matrix(a.mixed[0].data(), tokens, width).transpose();
-      as_matrix(w_bar + in_bias, token_hidden, 1) += hidden.rowwise().sum();
+      addloss::add_matrix_product(one_thread, stream_bar,
+                                  transposed(view(a.hidden[0].value.data(), token_hidden, width)),
+                                  view(w_bar + out_weight, tokens, token_hidden));
+      addloss::add_matrix_product(one_thread, hidden,
+                                  transposed(view(a.mixed[0].data(), tokens, width)),
+                                  view(w_bar + in_weight, token_hidden, tokens));
+      as_matrix(w_bar + out_bias, tokens, 1) += as_matrix(x_bar, tokens, width).rowwise().sum();
+      as_matrix(w_bar + in_bias, token_hidden, 1) +=
+          as_matrix(hidden_bar, token_hidden, width).rowwise().sum();
     }
-    as_matrix(mixed_bar, tokens, width).noalias() =
-        as_matrix(w + in_weight, token_hidden, tokens).transpose() * hidden;
+    addloss::matrix_product(one_thread, transposed(view(w + in_weight, token_hidden, tokens)),
+                            hidden, view(mixed_bar, tokens, width));
     a.norms[0].backward(mixed_bar, rows, samples, channels, f[0], f_bar[0], x_bar);
   }
 };
