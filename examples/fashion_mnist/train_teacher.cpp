@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-// Trains what ADD takes as given: the teacher, a class-conditional denoiser with v-prediction, or
-// the feature network of the discriminator, a classifier of images with and without noise.
+// Trains what ADD takes as given: the teacher, a class-conditional denoiser with v-prediction; the
+// feature network of the discriminator, a classifier; and what judges the images, another one.
 //
-// Both with AdamW, a learning rate that falls to 0, clipped gradients and an exponential moving
-// average of the parameters, which is what is saved.
+// All with AdamW and a learning rate that falls to 0; the first two with clipped gradients and an
+// exponential moving average of the parameters, which is what is saved.
 #include <CLI/CLI.hpp>
 
 #include <addloss/adapters/span.hpp>
@@ -25,6 +25,7 @@
 
 #include "data.hpp"
 #include "denoiser.hpp"
+#include "evaluator.hpp"
 #include "feature_network.hpp"
 #include "image_shape.hpp"
 #include "network.hpp"
@@ -47,13 +48,20 @@ struct options {
 struct recipe {
   double rate;
   double weight_decay;
+  double beta2 = 0.99;
   double clip = 1;
-  double average = 0.999;
+  double average = 0.999;  // 0: none
   std::int64_t warm_up = 200;
 };
 
 /// Uses of random numbers within a step, which follow from these values.
-enum stream : std::uint32_t { noise = 0, timestep = 1, dropped_class = 2, shift = 4 };
+enum stream : std::uint32_t {
+  noise = 0,
+  timestep = 1,
+  dropped_class = 2,
+  shift = 4,
+  dropped_feature = 0x64726f70
+};
 
 /// Element `element` of a few uniform numbers in [0, 1) a sample.
 double uniform(options const& o, std::int64_t step, stream use, std::int64_t sample,
@@ -65,8 +73,8 @@ double uniform(options const& o, std::int64_t step, stream use, std::int64_t sam
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
-/// The loop of both: gradient_of(step, weights, gradient) gives the loss. Returns the average of
-/// the parameters, which is also in the file o.out; until the end, that of every thousandth step is
+/// The loop of all: gradient_of(step, weights, gradient) gives the loss. Returns the parameters, or
+/// their average, which are also in the file o.out; until the end, those of every thousandth step are
 /// in o.out + ".part", so that a disk without room shows at once and little is lost.
 template <class Gradient>
 demo::parameters train(options const& o, recipe const& r, demo::part_list const& parts,
@@ -74,12 +82,13 @@ demo::parameters train(options const& o, recipe const& r, demo::part_list const&
   using clock = std::chrono::steady_clock;
   demo::parameters weights(parts, o.seed);
   demo::parameters average = weights;
-  demo::adam adam(weights.values.size(), {.weight_decay = r.weight_decay});
+  demo::parameters const& result = r.average > 0 ? average : weights;
+  demo::adam adam(weights.values.size(), {.beta2 = r.beta2, .weight_decay = r.weight_decay});
   std::vector<float> gradient(weights.values.size());
   auto const start = clock::now();
   auto const elapsed = [&] { return std::chrono::duration<double>(clock::now() - start).count(); };
   auto const save = [&](std::string const& path, std::int64_t step) {
-    demo::save_parameters(path, average,
+    demo::save_parameters(path, result,
                           {{"network", o.network},
                            {"steps", std::to_string(step)},
                            {"batch", std::to_string(o.batch)},
@@ -100,15 +109,17 @@ demo::parameters train(options const& o, recipe const& r, demo::part_list const&
       std::remove(part_path.c_str());
       std::printf("%s: %lld steps, %.1f minutes, saved as %s\n", o.network.c_str(),
                   static_cast<long long>(step), now / 60, o.out.c_str());
-      return average;
+      return result;
     }
     double const loss = gradient_of(step, weights, std::span<float>(gradient));
     if (!std::isfinite(loss)) throw std::runtime_error("the loss is not finite; lower the rate");
     double const factor = demo::clip_factor(demo::global_norm(gradient, o.threads), r.clip);
     double const rate = r.rate * demo::warm_up(step, r.warm_up) * demo::linear_decay(progress);
     adam.step(weights.values, gradient, rate, factor, o.threads);
-    demo::update_average(average.values, weights.values, demo::average_decay(step, r.average),
-                         o.threads);
+    if (r.average > 0) {
+      demo::update_average(average.values, weights.values, demo::average_decay(step, r.average),
+                           o.threads);
+    }
 
     running = step == 0 ? loss : 0.99 * running + 0.01 * loss;
     if (elapsed() - shown > 5) {
@@ -313,14 +324,63 @@ void train_features(options const& o) {
               100 * static_cast<double>(correct) / static_cast<double>(test.count));
 }
 
+/// Factors of dropout: 0 or 1 / (1 - rate).
+void draw_dropout(options const& o, std::int64_t step, double rate, std::span<float> keep) {
+  constexpr auto features = static_cast<std::size_t>(demo::image_classifier::feature_count);
+  addloss::random_key const key{o.seed, static_cast<std::uint32_t>(step), dropped_feature};
+  auto const kept = static_cast<float>(1 / (1 - rate));
+  for (std::size_t i = 0; i < keep.size(); i += 4) {
+    auto const block = addloss::philox4x32_10(key, static_cast<std::uint32_t>(i / features),
+                                              static_cast<std::uint32_t>(i % features / 4));
+    for (std::size_t j = 0; j < 4; ++j) keep[i + j] = block.word[j] * 0x1p-32 < rate ? 0.0F : kept;
+  }
+}
+
+void train_evaluator(options const& o) {
+  auto const images = demo::read_images(o.data, "train");
+  demo::image_classifier const network;
+  demo::batch_order order(images.count, o.batch, o.seed);
+  std::vector<float> x(at(o.batch * demo::image_pixels));
+  std::vector<int> y(at(o.batch));
+  std::vector<float> keep(at(o.batch * demo::image_classifier::feature_count));
+  std::vector<float> logits_bar(at(o.batch * demo::class_count));
+  demo::image_classifier::activations<float> activations;
+
+  auto const weights =
+      train(o,
+            {.rate = 1e-3,
+             .weight_decay = 0.01,
+             .beta2 = 0.999,
+             .clip = std::numeric_limits<double>::infinity(),
+             .average = 0,
+             .warm_up = 100},
+            network.parts(),
+            [&](std::int64_t step, demo::parameters const& w, std::span<float> gradient) {
+              demo::gather(images, order.at(step), x, y);
+              draw_dropout(o, step, 0.3, keep);
+              network.forward<float>(w, x, keep, activations, o.threads);
+              double const loss = demo::cross_entropy<float>(activations.logits, y, logits_bar);
+              network.backward<float>(w, x, keep, logits_bar, activations, gradient, o.threads);
+              return loss;
+            });
+
+  auto const test = demo::read_images(o.data, "t10k");
+  demo::evaluator const judge(weights, test, o.threads);
+  std::printf("accuracy on %lld test images: %.2f %%\n", static_cast<long long>(test.count),
+              100 * judge.evaluate(test.pixels, test.labels).accuracy);
+  std::span<float const> const some(images.pixels.data(), at(2000 * demo::image_pixels));
+  std::printf("FID of 2000 training images: %.3f\n",
+              judge.evaluate(some, std::span(images.labels).first(2000)).fid);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   options o;
-  CLI::App app("Trains the teacher or the feature network of the Fashion-MNIST example");
+  CLI::App app("Trains the teacher, the feature network or the judge of the Fashion-MNIST example");
   app.add_option("--network", o.network, "what to train")
       ->required()
-      ->check(CLI::IsMember({"denoiser", "features"}));
+      ->check(CLI::IsMember({"denoiser", "features", "evaluator"}));
   auto* const seconds = app.add_option("--seconds", o.seconds, "how long to train")
                             ->check(CLI::PositiveNumber)
                             ->capture_default_str();
@@ -338,7 +398,9 @@ int main(int argc, char** argv) {
   app.add_option("--data", o.data, "folder of the Fashion-MNIST files")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   try {
-    o.network == "denoiser" ? train_denoiser(o) : train_features(o);
+    if (o.network == "denoiser") train_denoiser(o);
+    if (o.network == "features") train_features(o);
+    if (o.network == "evaluator") train_evaluator(o);
     return 0;
   } catch (std::exception const& e) {
     std::fprintf(stderr, "%s\n", e.what());
