@@ -23,8 +23,8 @@ Drop the flag, or define ADDLOSS_ALLOW_FAST_MATH to give up all promises about N
 #endif
 
 // The element functors and the SIMD operations are useless as calls, and -O2 of g++ would leave
-// some as calls.
-#if defined(__GNUC__)
+// some as calls. Where the host's code is not optimised, inlining them only takes time to compile.
+#if defined(__GNUC__) && (defined(__OPTIMIZE__) || defined(__CUDACC__))
 #define ADDLOSS_INLINE inline __attribute__((always_inline))
 #define ADDLOSS_INLINE_LAMBDA __attribute__((always_inline))
 #else
