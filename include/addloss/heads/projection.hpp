@@ -168,6 +168,7 @@ struct projection {
     T* d;
   };
   [[nodiscard]] parts parts_of(T* memory, feature_shape shape) const {
+    if (memory == nullptr) return {};
     T* const a = memory + shape.batch * width;
     return {memory, a, a + shape.batch * channels};
   }
