@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: MIT
+// The distillation loss and its gradient on a GPU, from a target and from a teacher's predictions.
+#include <addloss/losses/distillation.hpp>
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include <addloss/cuda.cuh>
+
+#include "cuda/device_turns.cuh"
+
+namespace {
+
+namespace add = addloss;
+
+/// One set of tensors [B, ...].
+template <class T>
+struct tensors {
+  tensors(std::int64_t size, std::int64_t offset, bool teacher)
+      : student(size, offset), target(size, offset), gradient(size, offset) {
+    if (!teacher) return;
+    unconditional = std::make_unique<bench::device_numbers<T>>(size, offset);
+    noise = std::make_unique<bench::device_numbers<T>>(size, offset);
+  }
+  bench::device_numbers<T> student, target, gradient;
+  std::unique_ptr<bench::device_numbers<T>> unconditional, noise;
+};
+
+enum class form { target, teacher, teacher_generated, value };
+
+/// Arguments: B, elements of a sample, calls in a graph. `Offset`: elements that the tensors lie
+/// beyond an aligned address.
+template <class T, form Form, std::int64_t Offset = 0>
+void distillation(benchmark::State& state) {
+  constexpr bool from_teacher = Form == form::teacher || Form == form::teacher_generated;
+  std::int64_t const samples = state.range(0);
+  std::int64_t const row = state.range(1);
+  std::int64_t const size = samples * row;
+  auto const bytes = size * static_cast<std::int64_t>(sizeof(T));
+  std::int64_t moved = 3;
+  if (Form == form::value) moved = 2;
+  if (Form == form::teacher) moved = 5;
+  if (Form == form::teacher_generated) moved = 4;
+  std::vector<tensors<T>> sets;
+  for (std::int64_t i = 0; i < bench::sets_of(moved * bytes); ++i) {
+    sets.emplace_back(size, Offset, from_teacher);
+  }
+  auto const schedule = add::scaled_linear_schedule();
+  bench::device_copy_of<add::noise_level> const levels(
+      std::vector<add::noise_level>(schedule.table().levels, schedule.table().levels + 1000));
+  bench::device_copy_of<std::int64_t> const t(
+      std::vector<std::int64_t>(static_cast<std::size_t>(samples), 500));
+  bench::device_numbers<double> const value(1);
+  auto const view = [&](T* data) { return add::view<add::device_space>(data, samples, row); };
+  auto const loss_of = [&](tensors<T> const& set) {
+    add::schedule_table<add::device_space> const table{levels.data(), 1000};
+    auto const times = add::view<add::device_space>(t.data(), samples);
+    if constexpr (from_teacher) {
+      add::teacher_predictions<T, add::device_space> teacher{
+          .conditional = view(set.target.data()),
+          .unconditional = view(set.unconditional->data()),
+          .guidance_scale = 7.5};
+      if constexpr (Form == form::teacher) {
+        teacher.noise = view(set.noise->data());
+      } else {
+        teacher.noise = add::normal_noise{{.seed = 42}};
+      }
+      return add::distillation<>{}.from_teacher(add::v_prediction{}, table,
+                                                view(set.student.data()), teacher, times);
+    } else {
+      return add::distillation<>{}(table, view(set.student.data()), view(set.target.data()), times);
+    }
+  };
+  bench::device const gpu(add::workspace_bytes(loss_of(sets[0])));
+  auto const out = add::view<add::device_space>(value.data());
+  bench::take_device_turns(
+      state, gpu.context().stream, {.graph = state.range(2), .bytes = moved * bytes},
+      static_cast<std::int64_t>(sets.size()),
+      [&](std::int64_t i) {
+        auto const& set = sets[static_cast<std::size_t>(i)];
+        if constexpr (Form == form::value) {
+          add::value(gpu.context(), loss_of(set), out);
+        } else {
+          add::value_and_grad(gpu.context(), loss_of(set), out, view(set.gradient.data()));
+        }
+      },
+      bytes,
+      [&](std::int64_t i) {
+        auto const& set = sets[static_cast<std::size_t>(i)];
+        bench::copy_on_device(gpu.context().stream, set.gradient.data(), set.student.data(), bytes);
+      });
+}
+
+constexpr std::int64_t latent = 4 * 64 * 64;
+constexpr std::int64_t image = 3 * 512 * 512;
+
+void latents(benchmark::internal::Benchmark* benchmark) {
+  for (int const graph : {0, 1, 20}) benchmark->Args({8, latent, graph});
+  benchmark->ArgNames({"", "", "graph"});
+  bench::settings(benchmark);
+}
+void images(benchmark::internal::Benchmark* benchmark) {
+  benchmark->Args({48, image, 0})->ArgNames({"", "", "graph"});
+  bench::settings(benchmark);
+}
+/// Between latents and images, and rows of an odd length.
+void others(benchmark::internal::Benchmark* benchmark) {
+  benchmark->Args({64, 4 * 128 * 128, 0})->Args({48, image - 1, 0})->ArgNames({"", "", "graph"});
+  bench::settings(benchmark);
+}
+
+using enum form;
+BENCHMARK(distillation<float, target>)->Apply(latents);
+BENCHMARK(distillation<float, target>)->Apply(images);
+BENCHMARK(distillation<float, target>)->Apply(others);
+BENCHMARK(distillation<float, target, 1>)->Apply(images);
+BENCHMARK(distillation<add::half, target>)->Apply(latents);
+BENCHMARK(distillation<add::half, target>)->Apply(images);
+BENCHMARK(distillation<add::bfloat16, target>)->Apply(images);
+BENCHMARK(distillation<add::bfloat16, target, 1>)->Apply(images);
+BENCHMARK(distillation<double, target>)->Apply(images);
+BENCHMARK(distillation<float, value>)->Apply(images);
+BENCHMARK(distillation<float, teacher>)->Apply(latents);
+BENCHMARK(distillation<float, teacher>)->Apply(images);
+BENCHMARK(distillation<add::half, teacher>)->Apply(images);
+BENCHMARK(distillation<add::bfloat16, teacher>)->Apply(images);
+BENCHMARK(distillation<float, teacher_generated>)->Apply(images);
+BENCHMARK(distillation<add::bfloat16, teacher_generated>)->Apply(images);
+
+}  // namespace

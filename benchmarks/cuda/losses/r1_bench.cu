@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT
+// R1 on the feature gradients of K heads on a GPU: the penalty and the cotangents.
+#include <addloss/losses/r1.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include <addloss/cuda.cuh>
+
+#include "cuda/device_turns.cuh"
+
+namespace {
+
+namespace add = addloss;
+
+template <class T>
+struct heads_features {
+  heads_features(std::int64_t heads, std::int64_t samples, std::int64_t row) {
+    for (std::int64_t k = 0; k < heads; ++k) {
+      gradients.push_back(std::make_unique<bench::device_numbers<T>>(samples * row));
+      cotangents.push_back(std::make_unique<bench::device_numbers<T>>(samples * row));
+      gradient_rows.emplace_back(
+          add::view<add::device_space>(gradients.back()->data(), samples, row));
+      cotangent_rows.emplace_back(
+          add::view<add::device_space>(cotangents.back()->data(), samples, row));
+    }
+  }
+  std::vector<std::unique_ptr<bench::device_numbers<T>>> gradients, cotangents;
+  std::vector<add::rows<T const, add::device_space>> gradient_rows;
+  std::vector<add::rows<T, add::device_space>> cotangent_rows;
+};
+
+/// Arguments: heads, B, elements of a sample's features, calls in a graph.
+template <class T>
+void r1(benchmark::State& state) {
+  std::int64_t const heads = state.range(0);
+  std::int64_t const samples = state.range(1);
+  std::int64_t const row = state.range(2);
+  std::int64_t const head_bytes = samples * row * static_cast<std::int64_t>(sizeof(T));
+  std::int64_t const bytes = 2 * heads * head_bytes;
+  std::vector<std::unique_ptr<heads_features<T>>> sets;
+  for (std::int64_t i = 0; i < bench::sets_of(bytes); ++i) {
+    sets.push_back(std::make_unique<heads_features<T>>(heads, samples, row));
+  }
+  auto const loss_of = [](heads_features<T> const& set) {
+    return add::r1{}.on<T, add::device_space>(set.gradient_rows);
+  };
+  bench::device const gpu(add::workspace_bytes(loss_of(*sets[0])));
+  bench::device_numbers<double> const value(1);
+  bench::take_device_turns(
+      state, gpu.context().stream, {.graph = state.range(3), .bytes = bytes},
+      static_cast<std::int64_t>(sets.size()),
+      [&](std::int64_t i) {
+        auto const& set = *sets[static_cast<std::size_t>(i)];
+        add::value_and_grad(gpu.context(), loss_of(set), add::view<add::device_space>(value.data()),
+                            {.features = set.cotangent_rows});
+      },
+      head_bytes,
+      [&](std::int64_t i) {
+        auto const& set = *sets[static_cast<std::size_t>(i)];
+        bench::copy_on_device(gpu.context().stream, set.cotangents[0]->data(),
+                              set.gradients[0]->data(), head_bytes);
+      });
+}
+
+/// Features of ViT-S on 224 x 224 pixels.
+void features(benchmark::internal::Benchmark* benchmark) {
+  for (int const graph : {0, 20}) benchmark->Args({5, 8, 384 * 197, graph});
+  benchmark->Args({5, 256, 384 * 197, 0})->ArgNames({"heads", "", "", "graph"});
+  bench::settings(benchmark);
+}
+
+BENCHMARK(r1<float>)->Apply(features);
+BENCHMARK(r1<add::bfloat16>)->Apply(features);
+
+}  // namespace
