@@ -11,14 +11,19 @@ bin=${1:-$here/../../build/bench-cuda/bin}
 if command -v nvidia-smi >/dev/null; then
   nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,power.limit --format=csv,noheader
 fi
+failed=
 for program in "$bin"/bench_cuda_*; do
   echo "== $(basename "$program")"
   # shellcheck disable=SC2086
-  "$program" --benchmark_counters_tabular=true ${BENCH_ARGS:-} 2>/dev/null
+  "$program" --benchmark_counters_tabular=true ${BENCH_ARGS:-} || failed+=" $program"
 done
 if python3 -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
   echo "== PyTorch"
-  python3 "$here/compare_with_torch.py" "$bin/libbench_cuda.so"
+  python3 "$here/compare_with_torch.py" "$bin/libbench_cuda.so" || failed+=" compare_with_torch.py"
 else
   echo "no PyTorch with CUDA: not compared (pip install torch)"
+fi
+if [[ -n $failed ]]; then
+  echo "failed:$failed"
+  exit 1
 fi
