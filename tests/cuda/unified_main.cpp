@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MIT
-// Runs tests written for the CPU in memory that a GPU reads too: operator new takes managed memory,
-// and the tests run in a thread whose stack lies there. Status 77 where there is no GPU: skipped.
+// Runs tests written for the CPU in memory that a GPU reads too: while they run, operator new takes
+// managed memory, and their stack lies there. (Only the stack: a thread whose descriptor lay there too
+// could not wait, as the kernel of the operating system refuses futexes in such memory.)
+// Status 77 where there is no GPU: skipped.
 #include <cuda_runtime_api.h>
-#include <pthread.h>
+#include <ucontext.h>
 
 #include <cstddef>
 #include <cstdio>
 #include <cstdlib>
+#include <memory_resource>
 #include <new>
 
 #include "cuda/inside_cuda.hpp"
@@ -14,50 +17,61 @@
 
 namespace {
 
-/// Before each block: where it came from, and the alignment of what follows.
-struct alignas(16) block_header {
-  bool managed;
+constexpr std::size_t stack_size = std::size_t{16} << 20;
+constexpr std::size_t heap_size = std::size_t{256} << 20;
+
+/// Blocks from a piece of managed memory that was taken in one call. Large ones are not used again.
+class managed_heap {
+ public:
+  managed_heap(void* memory, std::size_t size)
+      : memory_(memory, size, std::pmr::null_memory_resource()),
+        blocks_({.max_blocks_per_chunk = 8, .largest_required_pool_block = std::size_t{1} << 20},
+                &memory_) {}
+  void* allocate(std::size_t size) { return blocks_.allocate(size); }
+  void release(void* block, std::size_t size) { blocks_.deallocate(block, size); }
+
+ private:
+  std::pmr::monotonic_buffer_resource memory_;
+  std::pmr::unsynchronized_pool_resource blocks_;
 };
 
-/// Set after the tests: the runtime may be gone before the last static object is.
-bool ended = false;
+/// Null before and after the tests. Other threads than theirs (those of the runtime) take none of it.
+thread_local managed_heap* heap = nullptr;
+
+/// Before each block: where it came from, and the alignment of what follows.
+struct alignas(16) block_header {
+  managed_heap* owner;
+  std::size_t size;
+};
 
 void* allocate(std::size_t size) {
-  void* memory = nullptr;
-  bool managed = false;
-  if (!inside_cuda && !ended) {
-    cuda_scope const scope;
-    managed = cudaMallocManaged(&memory, size + sizeof(block_header)) == cudaSuccess;
-  }
-  if (!managed) memory = std::malloc(size + sizeof(block_header));
+  size += sizeof(block_header);
+  managed_heap* const owner = inside_cuda ? nullptr : heap;
+  void* const memory = owner != nullptr ? owner->allocate(size) : std::malloc(size);
   if (memory == nullptr) return nullptr;
-  auto* const header = ::new (memory) block_header{managed};
-  return header + 1;
+  return ::new (memory) block_header{owner, size} + 1;
 }
 
 void release(void* memory) {
   if (memory == nullptr) return;
   auto* const header = static_cast<block_header*>(memory) - 1;
-  if (!header->managed) {
+  if (header->owner == nullptr) {
     std::free(header);
-    return;
+  } else {
+    header->owner->release(header, header->size);
   }
-  if (ended) return;
-  cuda_scope const scope;
-  static_cast<void>(cudaFree(header));
 }
 
-struct arguments {
+/// What passes between main and the tests' stack.
+struct {
   int count;
   char** values;
-  int status;
-};
+  int status = 1;
+  ucontext_t main;
+  ucontext_t tests;
+} run;
 
-void* run(void* memory) {
-  auto* const in = static_cast<arguments*>(memory);
-  in->status = run_tests(in->count, in->values);
-  return nullptr;
-}
+void run_on_stack() { run.status = run_tests(run.count, run.values); }
 
 }  // namespace
 
@@ -80,25 +94,25 @@ int main(int count, char** values) {
     std::puts("no GPU: skipped");
     return 77;
   }
-  constexpr std::size_t stack_size = std::size_t{16} << 20;
-  void* stack = nullptr;
-  auto const take_stack = [&] {
-    cuda_scope const scope;
-    return cudaMallocManaged(&stack, stack_size);
-  };
-  if (take_stack() != cudaSuccess) {
+  void* memory = nullptr;
+  if (cudaMallocManaged(&memory, stack_size + heap_size) != cudaSuccess) {
     std::puts("no managed memory");
     return 1;
   }
-  pthread_attr_t attributes;
-  pthread_t thread;
-  arguments in{count, values, 1};
-  if (pthread_attr_init(&attributes) != 0 ||
-      pthread_attr_setstack(&attributes, stack, stack_size) != 0 ||
-      pthread_create(&thread, &attributes, run, &in) != 0 || pthread_join(thread, nullptr) != 0) {
-    std::puts("no thread");
+  // Never destroyed: static objects of the tests give their blocks back after main.
+  static auto* const managed =
+      new managed_heap(static_cast<char*>(memory) + stack_size, heap_size);
+  run.count = count;
+  run.values = values;
+  if (getcontext(&run.tests) != 0) {
+    std::puts("no context");
     return 1;
   }
-  ended = true;
-  return in.status;
+  run.tests.uc_stack = {.ss_sp = memory, .ss_flags = 0, .ss_size = stack_size};
+  run.tests.uc_link = &run.main;
+  makecontext(&run.tests, run_on_stack, 0);
+  heap = managed;
+  static_cast<void>(swapcontext(&run.main, &run.tests));
+  heap = nullptr;
+  return run.status;
 }
