@@ -25,9 +25,13 @@ __global__ void narrow_all(float const* in, T* out, int count) {
 /// Through packets of 8: each type in its own number of accesses.
 template <class From, class To>
 __global__ void copy_packets(From const* in, To* out) {
+  addloss::cuda::packet<From, 8> from;
+  from.load(in + 8 * threadIdx.x);
   float numbers[8];
-  addloss::cuda::load_packet(in + 8 * threadIdx.x, numbers);
-  addloss::cuda::store_packet(out + 8 * threadIdx.x, numbers);
+  from.widen_to(numbers);
+  addloss::cuda::packet<To, 8> to;
+  to.narrow_from(numbers);
+  to.store(out + 8 * threadIdx.x);
 }
 
 }  // namespace cuda_packet_test

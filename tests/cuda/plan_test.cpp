@@ -18,28 +18,22 @@ static_assert(step_elements(4) == 512);
 static_assert(step_elements(2) % 64 == 0 && step_elements(8) % 64 == 0);
 
 // 32-bit plans: with the largest pass, below 4 KiB of kernel arguments.
-static_assert(sizeof(pass_plan<64>) == sizeof(std::uint32_t) * (65 + 64 + 64));
+static_assert(sizeof(pass_plan<64>) == sizeof(std::uint32_t) * (65 + 3 * 64 + 2));
 static_assert(sizeof(pass_plan<1>::index) == 8);
 
 /// Segments of a row cover it once, in order, at whole steps.
-bool covers(std::int64_t row_size, int packet, std::int64_t segments) {
+bool covers(part_extent extent, int parts, int packet) {
+  std::int64_t const segments = row_segments(extent, parts, packet);
+  std::int64_t const steps = segment_steps(extent, parts, packet);
   std::int64_t const step = warps * step_elements(packet);
   std::int64_t next = 0;
-  bool good = true;
-  // The first and the last ones of many.
-  std::int64_t const checked = segments < 200 ? segments : 100;
-  for (std::int64_t i = 0; i < checked; ++i) {
-    auto const [first, last] = segment_elements(row_size, packet, segments, i);
+  bool good = segments >= 1;
+  for (std::int64_t i = 0; i < segments; ++i) {
+    auto const [first, last] = segment_elements(extent.row_size, packet, steps, i);
     good = good && first == next && last > first && first % step == 0;
     next = last;
   }
-  if (checked < segments) next = segment_elements(row_size, packet, segments, segments - 100).first;
-  for (std::int64_t i = segments - 100; checked < segments && i < segments; ++i) {
-    auto const [first, last] = segment_elements(row_size, packet, segments, i);
-    good = good && first == next && last > first && first % step == 0;
-    next = last;
-  }
-  return good && next == row_size;
+  return good && next == extent.row_size;
 }
 
 }  // namespace
@@ -47,22 +41,29 @@ bool covers(std::int64_t row_size, int packet, std::int64_t segments) {
 TEST_CASE("short rows are taken by a warp, long ones are cut into segments that cover them") {
   for (int const packet : {2, 4, 8}) {
     std::int64_t const step = step_elements(packet);
-    CHECK(row_segments({5, 1}, 1, packet, true) == 0);
-    CHECK(row_segments({5, 4 * step}, 1, packet, true) == 0);
-    CHECK(row_segments({5, 4 * step + 1}, 1, packet, true) == 1);
+    CHECK(row_segments({5, 1}, 1, packet) == 0);
+    CHECK(row_segments({5, 4 * step}, 1, packet) == 0);
+    CHECK(row_segments({5, 4 * step + 1}, 1, packet) == 2);
     for (std::int64_t const size :
          {4 * step + 1, 8 * step, 8 * step + 1, 1000 * step - 1, 100000 * step + 5}) {
-      for (std::int64_t const rows : {1, 3, 8192, 8193}) {
-        for (bool const sums : {false, true}) {
-          std::int64_t const segments = row_segments({rows, size}, 1, packet, sums);
-          CAPTURE(packet, size, rows, sums, segments);
-          CHECK(segments >= 1);
-          CHECK(covers(size, packet, segments));
-          if (sums) CHECK(segments <= (rows <= 8192 ? 8192 / rows : 1));
-        }
+      for (std::int64_t const rows : {1, 3, 2048, 2049}) {
+        std::int64_t const segments = row_segments({rows, size}, 1, packet);
+        CAPTURE(packet, size, rows, segments);
+        CHECK(covers({rows, size}, 1, packet));
+        CHECK(segments <= (rows <= max_segments ? max_segments / rows : 1));
       }
     }
   }
+}
+
+TEST_CASE("tasks grow where there are many of them") {
+  std::int64_t const step = warps * step_elements(4);
+  CHECK(segment_steps({128, 2 * step}, 1, 4) == 1);
+  CHECK(segment_steps({32, 8 * step}, 1, 4) == 1);
+  CHECK(segment_steps({32, 9 * step}, 1, 4) == 2);
+  CHECK(segment_steps({32, 8 * step}, 2, 4) == 2);
+  CHECK(segment_steps({32, 64 * step}, 1, 4) == 4);
+  CHECK(row_segments({32, 63 * step}, 1, 4) == 16);
 }
 
 TEST_CASE("extents beyond 32 and up to 63 bits") {
@@ -71,9 +72,9 @@ TEST_CASE("extents beyond 32 and up to 63 bits") {
     for (std::int64_t const size :
          {(std::int64_t{1} << 31) + 1, (std::int64_t{1} << 34) - 1, std::int64_t{1} << 50, most}) {
       CAPTURE(packet, size);
-      CHECK(covers(size, packet, row_segments({1, size}, 1, packet, true)));
-      CHECK(covers(size, packet, row_segments({1, size}, 1, packet, false)));
-      CHECK(row_segments({1, size}, 64, packet, true) == 128);
+      CHECK(covers({1, size}, 1, packet));
+      CHECK(covers({1, size}, 64, packet));
+      CHECK(row_segments({1, size}, 64, packet) == 48);
     }
   }
   auto const many = make_plan<1>(
@@ -82,7 +83,7 @@ TEST_CASE("extents beyond 32 and up to 63 bits") {
         return part_extent{most, 1};
       },
       4, true);
-  CHECK(many.tasks == most / 8 + 1);
+  CHECK(many.tasks == most / 4 + 1);
   CHECK(many.entries == most);
   CHECK(many.fits);
   // Of many parts only 2^32 pieces fit.
@@ -114,14 +115,16 @@ TEST_CASE("parts of different extents lie one after the other") {
   std::vector<part_extent> const extents = {{20, 7}, {20, 2048}, {20, 2049}, {20, 20000}, {1, 5}};
   auto const [plan, tasks, entries, fits] = make_plan<64>(
       5, [&](int part) { return extents[static_cast<std::size_t>(part)]; }, 4, true);
-  // 20 rows are 3 tasks of 8; 20000 elements are 5 steps of 4096.
-  std::vector<std::uint32_t> const first_task = {0, 3, 6, 26, 126, 127};
-  std::vector<std::uint32_t> const first_entry = {0, 20, 40, 60, 160};
-  std::vector<std::uint32_t> const segments = {0, 0, 1, 5, 0};
+  // 20 rows are 5 tasks of 4; 20000 elements are 10 steps of 2048, four of which are a task where there
+  // are 1000 of them.
+  std::vector<std::uint32_t> const first_task = {0, 5, 10, 50, 110, 111};
+  std::vector<std::uint32_t> const first_entry = {0, 20, 40, 80, 140};
+  std::vector<std::uint32_t> const segments = {0, 0, 2, 3, 0};
   CHECK(std::vector<std::uint32_t>(plan.first_task, plan.first_task + 6) == first_task);
   CHECK(std::vector<std::uint32_t>(plan.first_entry, plan.first_entry + 5) == first_entry);
   CHECK(std::vector<std::uint32_t>(plan.segments, plan.segments + 5) == segments);
-  CHECK(tasks == 127);
-  CHECK(entries == 161);
+  CHECK(plan.segment_steps[3] == 4);
+  CHECK(tasks == 111);
+  CHECK(entries == 141);
   CHECK(fits);
 }

@@ -24,8 +24,9 @@ struct element {
 template <class T, class A, int Packet>
 __global__ void run(T const* in, T* out, std::int64_t size, double* totals) {
   using runner = addloss::cuda::row_runner<element, A, 1, 1, T, 1, Packet>;
-  runner const warp{{}, {out}, addloss::detail::store_mode::overwrite};
-  auto const result = warp.run(0, size, 0, 1, addloss::cuda::stored_row<T>{in});
+  runner const warp{{out}, addloss::detail::store_mode::overwrite};
+  auto const result = warp.run(
+      size, {0, size}, 0, 1, [] { return element{}; }, addloss::cuda::stored_row<T>{in});
   if (threadIdx.x == 0) {
     for (int i = 0; i < 3; ++i) totals[i] = result.value[i];
   }

@@ -100,8 +100,7 @@ int main(int count, char** values) {
     return 1;
   }
   // Never destroyed: static objects of the tests give their blocks back after main.
-  static auto* const managed =
-      new managed_heap(static_cast<char*>(memory) + stack_size, heap_size);
+  static auto* const managed = new managed_heap(static_cast<char*>(memory) + stack_size, heap_size);
   run.count = count;
   run.values = values;
   if (getcontext(&run.tests) != 0) {

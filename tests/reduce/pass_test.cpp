@@ -60,11 +60,13 @@ struct recorder {
     }
     return 10 * totals[0];
   }
-  void finish(double const (*totals)[total_count], double const* values) const {
-    for (int part = 0; part < 2; ++part) {
-      for (double const total : totals[part]) last->push_back(total);
-      last->push_back(values[part]);
-    }
+  [[nodiscard]] bool writes_samples() const { return true; }
+  void finish_part(int /*part*/, double const* totals) const {
+    last->insert(last->end(), totals, totals + total_count);
+  }
+  void finish(double value, double bad) const {
+    last->push_back(value);
+    last->push_back(bad);
   }
 };
 
@@ -81,17 +83,19 @@ struct without_tallies {
   [[nodiscard]] part_extent extent(int) const { return {}; }
   [[nodiscard]] int row(int, std::int64_t) const { return 0; }
   double finish_row(int, std::int64_t, double const*) const { return 0; }
-  void finish(double const (*)[1], double const*) const {}
+  [[nodiscard]] bool writes_samples() const { return false; }
+  void finish_part(int, double const*) const {}
+  void finish(double, double) const {}
 };
-struct flat_totals : recorder {
-  void finish(double const*, double const*) const {}
+struct total_alone : recorder {
+  void finish(double) const {}
 };
 struct silent_rows : recorder {
   void finish_row(int, std::int64_t, double const*) const {}
 };
 static_assert(fused_pass<recorder>);
 static_assert(!fused_pass<with_memory> && !fused_pass<without_tallies>);
-static_assert(!fused_pass<flat_totals> && !fused_pass<silent_rows> && !fused_pass<int>);
+static_assert(!fused_pass<total_alone> && !fused_pass<silent_rows> && !fused_pass<int>);
 
 static_assert(std::is_same_v<mask_of<float>, bool>);
 static_assert(std::is_same_v<mask_of<native_pack<float>>, native_pack<float>::mask>);
@@ -226,9 +230,9 @@ struct sum_only {
   double finish_row(int /*part*/, std::int64_t /*row*/, double const* totals) const {
     return totals[0];
   }
-  void finish(double const (* /*totals*/)[total_count], double const* values) const {
-    *total = values[0];
-  }
+  [[nodiscard]] bool writes_samples() const { return false; }
+  void finish_part(int /*part*/, double const* /*totals*/) const {}
+  void finish(double value, double /*bad*/) const { *total = value; }
 };
 
 }  // namespace

@@ -41,7 +41,18 @@ struct scalar_bits {
   static ADDLOSS_HOST_DEVICE constexpr word shift_signed(word w, int count) {
     return static_cast<word>(static_cast<std::int32_t>(w) >> count);
   }
-  static ADDLOSS_HOST_DEVICE inline float square_root(float x) { return math::sqrt(x); }
+  /// Of x in [1e-10, 1e10].
+  static ADDLOSS_HOST_DEVICE inline float square_root(float x) {
+#if defined(__CUDA_ARCH__)
+    // What the compiler makes of sqrt, but for the tests whether x is in that range.
+    float inverse;
+    asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(x));
+    float const root = __fmul_rn(x, inverse);
+    return __fmaf_rn(__fmaf_rn(-root, root, x), 0.5F * inverse, root);
+#else
+    return math::sqrt(x);
+#endif
+  }
   /// A product on its own: fused with an addition that follows, a generated number would not be the
   /// number that is stored.
   static ADDLOSS_HOST_DEVICE inline float product(float a, float b) {

@@ -33,13 +33,16 @@ struct pass_runner {
   cpu_context const& context;
 
   void run() const {
-    double all[Pass::max_parts][Pass::total_count];
-    double values[Pass::max_parts];
+    double value = 0;
+    double bad = 0;
     for (int part = 0; part < pass.parts(); ++part) {
-      totals const result = run_part(part, values[part]);
-      for (unsigned i = 0; i < Pass::total_count; ++i) all[part][i] = result.value[i];
+      double value_of_part = 0;
+      totals const result = run_part(part, value_of_part);
+      pass.finish_part(part, result.value);
+      value += value_of_part;
+      bad += result.value[Pass::total_count - 1];
     }
-    pass.finish(all, values);
+    pass.finish(value, bad);
   }
 
  private:

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: MIT
 /// The one kernel that carries out a pass: all parts and rows, and the finish, in one launch.
 ///
-/// Why this shape: a pass is bound by memory, so a thread keeps 8 to 16 elements of every operand
-/// under way at once, and nothing is staged in shared memory. 256 threads of at most 128 registers
-/// let two or more blocks share a multiprocessor and hide each other's barriers (`resident_blocks`
-/// says where that is given up). One thread makes a
-/// row's functor (levels of the schedule, weights: dozens of instructions in double), the others
-/// read it. There is a block for each task, so that the hardware balances long and short ones. No
-/// speed has been measured yet.
+/// Why this shape: a pass is bound by memory, so a thread always has packets of each operand on their
+/// way (row_runner.cuh), and nothing is staged in shared memory. Blocks are small, 128 threads, so that
+/// as many share a multiprocessor as its registers allow. Every thread makes the row's functor for itself,
+/// while its first packets are on their way: handing it over would cost a barrier before any could be
+/// used. There is a block for each task, so that the hardware balances long and short ones. Warps
+/// meet at the end of a task only. What that reaches: benchmarks/NOTES.md.
 ///
 /// The finish is done by the block that ends last, which an integer ticket in the workspace finds out;
-/// the ticket wraps around to 0. It adds in double, in an order that the extents fix: the entries of a
-/// row in slabs of `slab_entries`, the sums of slabs likewise until one is left, then the rows of a
-/// part; each time number i by lane i mod 32 of a warp, and the lanes pairwise, neighbours first.
+/// the ticket wraps around to 0. It is short of time, not of work: each read waits for the L2 cache,
+/// so a thread reads a slab of `slab_entries` numbers at once and adds them pairwise, neighbours
+/// first, in double. Slabs of the entries of a row, slabs of their sums likewise until one is left,
+/// then the rows of a part: an order that the extents fix.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +27,7 @@
 
 namespace addloss::cuda {
 
-inline constexpr int slab_entries = 128;
+inline constexpr int slab_entries = 8;
 
 /// An operand that is stored or generated, as the call says.
 template <class Operand>
@@ -78,23 +78,28 @@ struct pass_types {
   }
   static constexpr int packet = packet_elements(smallest_size());
 
-  /// Blocks that are to share a multiprocessor. Two gradients from half types need more registers
-  /// than that leaves, and come from logits, which are small.
-  static constexpr unsigned resident_blocks = outputs > 1 && packet > 4 ? 1 : 2;
+  /// Registers for the packets of a thread's quarter, and for noise that may be generated.
+  static constexpr unsigned registers = [] {
+    unsigned result = 0;
+    [&]<std::size_t... I>(std::index_sequence<I...>) {
+      ((result += operand_size<static_cast<unsigned>(I)>() * packet / 4), ...);
+    }(std::make_index_sequence<operands>{});
+    return result;
+  }();
+  /// Blocks that are to share a multiprocessor, at least: as many as registers are left for. (Found
+  /// by trying; with more, the compiler spills.)
+  static constexpr unsigned resident_blocks = [] {
+    if (outputs > 1 || registers > 8) return 4;
+    if (sums == 0 || (sums == 1 && registers <= 4)) return 6;
+    return packet <= 4 ? 5 : 4;
+  }();
 
-  using element = decltype(std::declval<Pass const&>().row(0, std::int64_t{}));
+  using element = std::remove_cvref_t<decltype(std::declval<Pass const&>().row(0, std::int64_t{}))>;
   using runner =
       row_runner<element, typename Pass::arithmetic, sums, tallies, output_type, outputs, packet>;
   using plan = pass_plan<Pass::max_parts>;
   /// Doubles of an entry: its totals, and the row's weighted loss.
   static constexpr unsigned entry_size = Pass::total_count + 1;
-};
-
-/// Memory for a functor that one thread makes and others read.
-template <class T>
-struct alignas(alignof(T) > 16 ? alignof(T) : 16) shared_storage {
-  unsigned char bytes[sizeof(T)];
-  __device__ T& object() { return *reinterpret_cast<T*>(bytes); }
 };
 
 /// Runs `runner` on a row of each operand; `Generated`: of the noise that may be stored, too.
@@ -104,7 +109,9 @@ __device__ auto run_operands(Pass const& pass, typename pass_types<Pass>::runner
                              int warp, int team, Rows const&... rows) {
   using types = pass_types<Pass>;
   if constexpr (Index == types::operands) {
-    return runner.run(elements.first, elements.last, warp, team, rows...);
+    return runner.run(
+        pass.extent(part).row_size, elements, warp, team, [&] { return pass.row(part, row); },
+        rows...);
   } else {
     auto const operand = pass.template operand<static_cast<int>(Index)>(part, row);
     auto const row_of_operand = [&] {
@@ -121,13 +128,12 @@ __device__ auto run_operands(Pass const& pass, typename pass_types<Pass>::runner
   }
 }
 
-/// The element functor and the outputs of a row.
+/// The outputs of a row.
 template <class Pass>
-__device__ typename pass_types<Pass>::runner runner_of(
-    Pass const& pass, typename pass_types<Pass>::element const& element, int part,
-    std::int64_t row) {
+__device__ typename pass_types<Pass>::runner runner_of(Pass const& pass, int part,
+                                                       std::int64_t row) {
   using types = pass_types<Pass>;
-  typename types::runner result{element, {}, addloss::detail::store_mode::none};
+  typename types::runner result{{}, addloss::detail::store_mode::none};
   if constexpr (types::outputs > 0) {
     [&]<std::size_t... I>(std::index_sequence<I...>) {
       ((result.out[I] = pass.template output<static_cast<int>(I)>(part).data +
@@ -139,98 +145,143 @@ __device__ typename pass_types<Pass>::runner runner_of(
   return result;
 }
 
-/// Adds `count` numbers, `stride` apart: number i by lane i mod 32, then the lanes pairwise,
-/// neighbours first. Every lane gets the sum.
-__device__ inline double warp_sum(double const* numbers, std::int64_t stride, std::int64_t count) {
-  double sum = 0;
-#pragma unroll 4
-  for (std::int64_t i = threadIdx.x % warp_size; i < count; i += warp_size) {
-    sum += numbers[i * stride];
-  }
+/// Adds numbers that lie `stride` apart, at most slab_entries of them: pairwise, neighbours first.
+__device__ inline double slab_sum(double const* numbers, std::int64_t stride, std::int64_t count) {
+  if (count == 1) return numbers[0];
+  double number[slab_entries];
 #pragma unroll
-  for (int distance = 1; distance < warp_size; distance *= 2) {
-    sum += __shfl_xor_sync(every_lane, sum, distance);
-  }
-  return sum;
+  for (int i = 0; i < slab_entries; ++i) number[i] = i < count ? numbers[i * stride] : 0.0;
+  return pairwise_sum(number);
 }
 
-/// What the last block does: entries into rows, rows into parts, parts into the results. A sum is the
-/// work of one warp; warps take turns, across parts.
+/// What the last block does: entries into rows, rows into parts, parts into the results. A sum of a
+/// slab is the work of one thread; threads take turns, across parts.
 template <class Pass>
 __device__ void finish_pass(Pass const& pass, typename pass_types<Pass>::plan const& plan,
                             double* entries) {
   using types = pass_types<Pass>;
   constexpr int size = types::entry_size;
   constexpr int totals = Pass::total_count;
-  __shared__ double part_totals[Pass::max_parts][totals];
   __shared__ double part_values[Pass::max_parts];
-  bool const first_lane = threadIdx.x % warp_size == 0;
-  int const warp = static_cast<int>(threadIdx.x) / warp_size;
+  __shared__ double part_bad[Pass::max_parts];
   int const parts = pass.parts();
-  // At most max_segments.
-  auto const segments_of = [&](int part) { return static_cast<int>(plan.segments[part]); };
+  auto const entries_of_row = [&](int part) {
+    return row_entries(static_cast<std::int64_t>(plan.segments[part]));
+  };
   auto const entry_of = [&](int part, std::int64_t row) {
-    return entries + (static_cast<std::int64_t>(plan.first_entry[part]) +
-                      row * row_entries(segments_of(part))) *
-                         size;
+    return entries +
+           (static_cast<std::int64_t>(plan.first_entry[part]) + row * entries_of_row(part)) * size;
   };
 
-  std::int64_t most_rows = 0;
-  int most_segments = 0;
+  // Slabs of entries into the first of each; then slabs of those first ones, until a row has no more
+  // than a slab.
+  int apart = 1;
 #pragma unroll 1
-  for (int part = 0; part < parts; ++part) {
-    std::int64_t const rows = pass.extent(part).rows;
-    most_rows = rows > most_rows ? rows : most_rows;
-    most_segments = segments_of(part) > most_segments ? segments_of(part) : most_segments;
-  }
-
-  // A slab of entries into the first of them; then a slab of those first ones, until a row has one.
-#pragma unroll 1
-  for (int apart = 1; apart < most_segments; apart *= slab_entries) {
+  for (; static_cast<int>(plan.most_segments) > apart * slab_entries; apart *= slab_entries) {
     int const slab = apart * slab_entries;
-    int next = warp;
+    int next = static_cast<int>(threadIdx.x);
 #pragma unroll 1
     for (int part = 0; part < parts; ++part) {
-      int const segments = segments_of(part);
-      if (segments <= apart) continue;
+      // At most max_segments in all rows, where a row has more than one.
+      auto const segments = static_cast<int>(entries_of_row(part));
+      if (segments <= slab_entries) continue;
       int const slabs = (segments + slab - 1) / slab;
-      // Rows of more than one segment are at most max_segments.
       int const sums = static_cast<int>(pass.extent(part).rows) * slabs * totals;
 #pragma unroll 1
-      for (; next < sums; next += warps) {
+      for (; next < sums; next += threads) {
         int const first = next / totals % slabs * slab;
-        int const last = first + slab < segments ? first + slab : segments;
         double* const place = entry_of(part, next / totals / slabs) + first * size + next % totals;
-        double const sum = warp_sum(place, apart * size, (last - first + apart - 1) / apart);
-        if (first_lane) *place = sum;
+        *place = slab_sum(place, apart * size, (segments - first + apart - 1) / apart);
       }
       next -= sums;
     }
     __syncthreads();
   }
 
-  // The loss of each row. The parts of a sample are added to its loss by one thread, in order.
+  // The last slab of each row, and its loss. Where the losses of samples are written, one thread adds
+  // the parts of a sample, in order.
+  bool const in_order = pass.writes_samples();
+  std::int64_t next_row = threadIdx.x;
 #pragma unroll 1
-  for (std::int64_t row = threadIdx.x; row < most_rows; row += threads) {
+  for (int part = 0; part < parts; ++part) {
+    std::int64_t const rows = pass.extent(part).rows;
+    auto const segments = static_cast<int>(entries_of_row(part));
+    int const stride = segments > slab_entries ? apart : 1;
 #pragma unroll 1
-    for (int part = 0; part < parts; ++part) {
-      if (row >= pass.extent(part).rows) continue;
-      double* const entry = entry_of(part, row);
-      entry[totals] = pass.finish_row(part, row, entry);
+    for (; next_row < rows; next_row += threads) {
+      double* const entry = entry_of(part, next_row);
+      double sums[totals];
+#pragma unroll
+      for (int t = 0; t < totals; ++t) {
+        sums[t] = slab_sum(entry + t, stride * size, (segments + stride - 1) / stride);
+      }
+      entry[totals] = pass.finish_row(part, next_row, sums);
+#pragma unroll
+      for (int t = 0; t < totals; ++t) entry[t] = sums[t];
     }
+    next_row = in_order ? threadIdx.x : next_row - rows;
   }
   __syncthreads();
 
+  // Rows likewise.
+  std::int64_t rows_apart = 1;
 #pragma unroll 1
-  for (int next = warp; next < parts * size; next += warps) {
-    int const part = next / size;
-    int const total = next % size;
-    double const sum = warp_sum(entry_of(part, 0) + total, row_entries(segments_of(part)) * size,
-                                pass.extent(part).rows);
-    if (first_lane) (total < totals ? part_totals[part][total] : part_values[part]) = sum;
+  for (; plan.most_rows > rows_apart * slab_entries; rows_apart *= slab_entries) {
+    std::int64_t const slab = rows_apart * slab_entries;
+    std::int64_t next = threadIdx.x;
+#pragma unroll 1
+    for (int part = 0; part < parts; ++part) {
+      std::int64_t const rows = pass.extent(part).rows;
+      if (rows <= slab_entries) continue;
+      std::int64_t const sums = (rows + slab - 1) / slab * size;
+#pragma unroll 1
+      for (; next < sums; next += threads) {
+        std::int64_t const first = next / size * slab;
+        double* const place = entry_of(part, first) + next % size;
+        *place = slab_sum(place, rows_apart * entries_of_row(part) * size,
+                          (rows - first + rows_apart - 1) / rows_apart);
+      }
+      next -= sums;
+    }
+    __syncthreads();
+  }
+
+  // The last slab of each part.
+  int const part = static_cast<int>(threadIdx.x);
+  double sums[size];
+  if (part < parts) {
+    std::int64_t const rows = pass.extent(part).rows;
+    std::int64_t const stride = rows > slab_entries ? rows_apart : 1;
+#pragma unroll
+    for (int t = 0; t < size; ++t) {
+      sums[t] = slab_sum(entry_of(part, 0) + t, stride * entries_of_row(part) * size,
+                         (rows + stride - 1) / stride);
+    }
+    part_values[part] = sums[totals];
+    part_bad[part] = sums[totals - 1];
   }
   __syncthreads();
-  if (threadIdx.x == 0) pass.finish(part_totals, part_values);
+  if (part < parts) pass.finish_part(part, sums);
+  if (threadIdx.x == threads - 1) {
+    double value = 0;
+    double bad = 0;
+    for (int of = 0; of < parts; ++of) {
+      value += part_values[of];
+      bad += part_bad[of];
+    }
+    pass.finish(value, bad);
+  }
+}
+
+/// True for the block that takes the last of `blocks` tickets, which are then 0 again: all that other
+/// blocks wrote before they took theirs can be read. One thread stands for a block, between barriers.
+__device__ inline bool takes_last_ticket(unsigned* ticket, unsigned blocks) {
+  unsigned before;
+  asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;"
+               : "=r"(before)
+               : "l"(ticket), "r"(blocks - 1)
+               : "memory");
+  return before == blocks - 1;
 }
 
 /// `workspace`: see cuda_context; null where nothing is to be finished.
@@ -242,68 +293,57 @@ __global__ void __launch_bounds__(threads, pass_types<Pass>::resident_blocks)
   using types = pass_types<Pass>;
   using totals = typename types::runner::totals;
   constexpr unsigned total_count = Pass::total_count;
-  __shared__ shared_storage<typename types::element> elements[warps];
+  constexpr unsigned size = types::entry_size;
   __shared__ double warp_totals[warps][total_count];
   __shared__ bool is_last;
   int const lane = static_cast<int>(threadIdx.x) % warp_size;
   int const warp = static_cast<int>(threadIdx.x) / warp_size;
-  int part = 0;
   for (std::int64_t task = blockIdx.x; task < tasks; task += gridDim.x) {
-    while (task >= static_cast<std::int64_t>(plan.first_task[part + 1])) ++part;
+    int part = 0;
+#pragma unroll 4
+    for (int next = 1; next < pass.parts(); ++next) {
+      part += task >= static_cast<std::int64_t>(plan.first_task[next]) ? 1 : 0;
+    }
     std::int64_t const index = task - static_cast<std::int64_t>(plan.first_task[part]);
     auto const segments = static_cast<std::int64_t>(plan.segments[part]);
     part_extent const extent = pass.extent(part);
     // A row a warp, or a segment of a row for all of them.
     bool const alone = segments == 0;
     std::int64_t const row = alone ? index * warps + warp : index / segments;
-    bool const active = row < extent.rows;
-    int const slot = alone ? warp : 0;
-    if (active && (alone ? lane : static_cast<int>(threadIdx.x)) == 0) {
-      elements[slot].object() = pass.row(part, row);
-    }
-    __syncthreads();
-    totals sums{};
-    if (active) {
+    if (row < extent.rows) {
       addloss::detail::piece const piece =
           alone ? addloss::detail::piece{0, extent.row_size}
-                : segment_elements(extent.row_size, types::packet, segments, index % segments);
-      sums =
-          run_operands<Pass, Generated>(pass, runner_of(pass, elements[slot].object(), part, row),
-                                        part, row, piece, alone ? 0 : warp, alone ? 1 : warps);
-    }
-    if constexpr (types::finishes) {
-      if (lane == 0) {
+                : segment_elements(extent.row_size, types::packet,
+                                   static_cast<std::int64_t>(plan.segment_steps[part]),
+                                   index - row * segments);
+      totals const sums = run_operands<Pass, Generated>(pass, runner_of(pass, part, row), part, row,
+                                                        piece, alone ? 0 : warp, alone ? 1 : warps);
+      if constexpr (types::finishes) {
+        double* const entry =
+            entries + (static_cast<std::int64_t>(plan.first_entry[part]) + (alone ? row : index)) *
+                          static_cast<std::int64_t>(size);
+        if (lane == 0) {
+          double* const to = alone ? entry : warp_totals[warp];
 #pragma unroll
-        for (unsigned t = 0; t < total_count; ++t) warp_totals[warp][t] = sums.value[t];
-      }
-      __syncthreads();
-      constexpr unsigned size = types::entry_size;
-      double* const first = entries + (static_cast<std::int64_t>(plan.first_entry[part]) +
-                                       (alone ? index * warps : index)) *
-                                          static_cast<std::int64_t>(size);
-      if (threadIdx.x < (alone ? warps * total_count : total_count)) {
-        unsigned const t = threadIdx.x % total_count;
-        unsigned const from = threadIdx.x / total_count;
-        if (alone) {
-          if (index * warps + from < extent.rows) first[from * size + t] = warp_totals[from][t];
-        } else {
-          double sum = warp_totals[0][t];
-          for (int w = 1; w < warps; ++w) sum += warp_totals[w][t];
-          first[t] = sum;
+          for (unsigned t = 0; t < total_count; ++t) to[t] = sums.value[t];
+        }
+        if (!alone) {
+          __syncthreads();
+          if (threadIdx.x < total_count) {
+            double number[warps];
+#pragma unroll
+            for (int w = 0; w < warps; ++w) number[w] = warp_totals[w][threadIdx.x];
+            entry[threadIdx.x] = pairwise_sum(number);
+          }
+          // Shared memory is written again.
+          if (task + gridDim.x < tasks) __syncthreads();
         }
       }
     }
-    // Shared memory is written again.
-    __syncthreads();
   }
   if constexpr (types::finishes) {
-    // Between the block's barriers one thread stands for all: their entries are in memory before the
-    // ticket says so, and those of other blocks are read after it was seen.
-    if (threadIdx.x == 0) {
-      __threadfence();
-      is_last = atomicInc(ticket, gridDim.x - 1) == gridDim.x - 1;
-      __threadfence();
-    }
+    __syncthreads();
+    if (threadIdx.x == 0) is_last = takes_last_ticket(ticket, gridDim.x);
     __syncthreads();
     if (is_last) finish_pass(pass, plan, entries);
   }

@@ -19,14 +19,18 @@
 namespace addloss::cuda {
 
 inline constexpr int warp_size = 32;
-inline constexpr int warps = 8;  ///< of a thread block
+inline constexpr int warps = 4;  ///< of a thread block
 inline constexpr int threads = warps * warp_size;
 
 /// Steps of a row up to which one warp takes it alone.
 inline constexpr std::int64_t warp_row_steps = 4;
 /// Entries that long rows may leave, but for one a row. Enough tasks to keep every multiprocessor
 /// busy to the end; few enough for one block to add them up in a few microseconds.
-inline constexpr std::int64_t max_segments = 8192;
+inline constexpr std::int64_t max_segments = 3072;
+/// Steps of a thread block up to which a task grows while there are more than `few_tasks` of them: a
+/// task of one step waits longer than it works.
+inline constexpr std::int64_t task_steps = 4;
+inline constexpr std::int64_t few_tasks = 256;
 /// Steps whose sums are formed in the arithmetic type, before they are added in double.
 inline constexpr int chunk_steps = 16;
 
@@ -40,37 +44,48 @@ ADDLOSS_HOST_DEVICE constexpr std::int64_t step_elements(int packet) {
   return std::int64_t{4} * packet * warp_size;
 }
 
-/// Steps of a thread block in a row.
-ADDLOSS_HOST_DEVICE constexpr std::int64_t block_steps(std::int64_t row_size, int packet) {
-  std::int64_t const step = warps * step_elements(packet);
-  return row_size / step + (row_size % step != 0 ? 1 : 0);
+/// a / b, rounded up.
+constexpr std::int64_t quotient(std::int64_t a, std::int64_t b) {
+  return a / b + (a % b != 0 ? 1 : 0);
 }
 
-/// Segments of a row; 0: a warp takes the whole row. `sums`: entries are wanted.
-constexpr std::int64_t row_segments(part_extent extent, int parts, int packet, bool sums) {
+/// Steps of a thread block in a row.
+constexpr std::int64_t block_steps(std::int64_t row_size, int packet) {
+  return quotient(row_size, warps * step_elements(packet));
+}
+
+/// Steps of a thread block in each segment of a row, but for the last segment; 0: a warp takes the
+/// whole row.
+constexpr std::int64_t segment_steps(part_extent extent, int parts, int packet) {
   if (extent.row_size <= warp_row_steps * step_elements(packet)) return 0;
   std::int64_t const steps = block_steps(extent.row_size, packet);
-  if (!sums) return steps;
+  std::int64_t const each =
+      detail::at_most(quotient(extent.rows * parts * steps, few_tasks), task_steps);
   std::int64_t const share = max_segments / extent.rows / parts;
-  return detail::at_most(steps, share < 1 ? 1 : share);
+  std::int64_t const least = share < 2 ? steps : quotient(steps, share);
+  return each < least ? least : each;
+}
+/// Segments of a row; 0: a warp takes the whole row.
+constexpr std::int64_t row_segments(part_extent extent, int parts, int packet) {
+  std::int64_t const each = segment_steps(extent, parts, packet);
+  return each == 0 ? 0 : quotient(block_steps(extent.row_size, packet), each);
 }
 
 constexpr std::int64_t part_tasks(part_extent extent, std::int64_t segments) {
-  return segments == 0 ? extent.rows / warps + (extent.rows % warps != 0 ? 1 : 0)
-                       : extent.rows * segments;
+  return segments == 0 ? quotient(extent.rows, warps) : extent.rows * segments;
 }
 ADDLOSS_HOST_DEVICE constexpr std::int64_t row_entries(std::int64_t segments) {
   return segments == 0 ? 1 : segments;
 }
 
-/// Elements [first, last) of segment `index` of a row.
+/// Elements [first, last) of segment `index` of a row, of `steps` steps.
 ADDLOSS_HOST_DEVICE constexpr detail::piece segment_elements(std::int64_t row_size, int packet,
-                                                             std::int64_t segments,
+                                                             std::int64_t steps,
                                                              std::int64_t index) {
-  std::int64_t const step = warps * step_elements(packet);
-  detail::piece const steps = detail::split(block_steps(row_size, packet), segments, index);
-  // The last step may be incomplete, and end beyond 63 bits.
-  return {steps.first * step, steps.last > row_size / step ? row_size : steps.last * step};
+  std::int64_t const size = steps * warps * step_elements(packet);
+  std::int64_t const first = index * size;
+  // The last segment may be shorter, and would end beyond 63 bits.
+  return {first, row_size - first < size ? row_size : first + size};
 }
 
 /// The cut of a whole pass, as a kernel reads it. 32-bit numbers where there are many parts keep
@@ -84,6 +99,9 @@ struct pass_plan {
   index first_task[MaxParts + 1];
   index first_entry[MaxParts];
   index segments[MaxParts];
+  index segment_steps[MaxParts];
+  index most_rows;  ///< of a part
+  index most_segments;  ///< of a row
 };
 
 /// A plan and its totals; `fits`: the numbers fit the plan's type.
@@ -99,13 +117,17 @@ struct planned {
 template <unsigned MaxParts, class Extent>
 constexpr planned<MaxParts> make_plan(int parts, Extent const& extent, int packet, bool sums) {
   using index = typename pass_plan<MaxParts>::index;
+  auto const larger = [](index a, index b) { return a < b ? b : a; };
   planned<MaxParts> result;
   for (int part = 0; part < parts; ++part) {
     part_extent const size = extent(part);
-    std::int64_t const segments = row_segments(size, parts, packet, sums);
+    std::int64_t const segments = row_segments(size, parts, packet);
     result.plan.first_task[part] = static_cast<index>(result.tasks);
     result.plan.first_entry[part] = static_cast<index>(result.entries);
     result.plan.segments[part] = static_cast<index>(segments);
+    result.plan.segment_steps[part] = static_cast<index>(segment_steps(size, parts, packet));
+    result.plan.most_rows = larger(result.plan.most_rows, static_cast<index>(size.rows));
+    result.plan.most_segments = larger(result.plan.most_segments, static_cast<index>(segments));
     result.tasks += part_tasks(size, segments);
     if (sums) result.entries += size.rows * row_entries(segments);
   }

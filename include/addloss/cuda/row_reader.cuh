@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: MIT
 /// One row of an operand as the threads of a warp read it: stored, or generated from its key.
 ///
-/// A thread reads in one of two patterns, each of 4 quarters (16 elements apart) times `Packet`:
-///   packets  elements i + 16 q + k,  k = 0 .. Packet-1: consecutive, one packet a quarter
-///   singles  elements i + 128 k + 16 q,  one element each
-/// In both a thread uses all four numbers of each Philox block it computes.
+/// Of each step a thread reads 4 packets ("quarters"), 16 elements apart: elements i + 16 q + k,
+/// k = 0 .. Packet-1. So it uses all four numbers of each Philox block it computes.
 #pragma once
 
 #include <cstdint>
@@ -15,33 +13,47 @@
 
 namespace addloss::cuda {
 
+/// The elements of a thread in one step: loaded first, widened quarter by quarter when needed.
+template <class T, int Packet>
+struct stored_step {
+  static constexpr int registers = 4 * packet<T, Packet>::accesses;  ///< of a quarter
+  packet<T, Packet> quarters[4];
+};
+
 template <class T>
 struct stored_row {
+  template <int Packet>
+  using step = stored_step<T, Packet>;
   T const* data;
 
   [[nodiscard]] __device__ bool is_aligned() const {
     return reinterpret_cast<std::uintptr_t>(data) % 16 == 0;
   }
-  /// The elements of a thread from `i` on, in packets.
   template <int Packet>
-  struct packets {
-    T const* from;
-    template <int Quarter, class A>
-    __device__ void read(A (&to)[Packet]) const {
-      load_packet(from + 16 * Quarter, to);
-    }
-  };
-  template <int Packet>
-  [[nodiscard]] __device__ packets<Packet> packets_at(std::int64_t i) const {
-    return {data + i};
-  }
-  /// Elements i + 16 q, 0 from `last` on.
-  template <class A>
-  __device__ void read_quarters(std::int64_t i, std::int64_t last, A (&to)[4]) const {
+  __device__ void begin(stored_step<T, Packet>& /*step*/, std::int64_t /*i*/) const {}
+  /// `Count` quarters of the step at `i`. Unless `aligned`, up to 15 bytes before and after each are
+  /// read.
+  template <int First, int Count, int Packet>
+  __device__ void load(stored_step<T, Packet>& step, std::int64_t i, bool aligned) const {
+    if (aligned) {
 #pragma unroll
-    for (int quarter = 0; quarter < 4; ++quarter) {
-      to[quarter] = i + 16 * quarter < last ? widen<A>(data[i + 16 * quarter]) : A(0);
+      for (int q = First; q < First + Count; ++q) step.quarters[q].load(data + i + 16 * q);
+    } else {
+#pragma unroll
+      for (int q = First; q < First + Count; ++q)
+        step.quarters[q].load_unaligned(data + i + 16 * q);
     }
+  }
+  template <int Quarter, class A, int Packet>
+  __device__ void read(stored_step<T, Packet> const& from, A (&to)[Packet]) const {
+    from.quarters[Quarter].widen_to(to);
+  }
+  /// From memory, at `i`, in any row: the first `count` elements, then 0.
+  template <class A, int Packet>
+  __device__ void read_first(stored_step<T, Packet> const& /*from*/, int /*quarter*/,
+                             std::int64_t i, int count, A (&to)[Packet]) const {
+#pragma unroll
+    for (int k = 0; k < Packet; ++k) to[k] = k < count ? widen<A>(data[i + k]) : A(0);
   }
 };
 
@@ -50,48 +62,71 @@ __device__ stored_row<T> row_of(addloss::detail::stored<T> const& operand, std::
   return {operand.data + row * operand.row_stride};
 }
 
-/// The normal numbers of one Philox block: elements 16 apart.
-struct four_normals {
-  float value[4];
+/// The numbers of `Packet` Philox blocks, each of which has one in each quarter.
+template <int Packet>
+struct generated_step {
+  static constexpr int registers = Packet;  ///< of a quarter
+  float quarters[4][Packet];
 };
 
-__device__ inline four_normals normals_of(random_key const& key, std::uint32_t sample,
-                                          std::int64_t element) {
-  philox_block const block =
-      philox4x32_10(key, sample, static_cast<std::uint32_t>(element / 64 * 16 + element % 16));
-  using bits = addloss::detail::scalar_bits;
-  auto const first = addloss::detail::box_muller<bits>(block.word[0], block.word[1]);
-  auto const second = addloss::detail::box_muller<bits>(block.word[2], block.word[3]);
-  return {{first.cosine, first.sine, second.cosine, second.sine}};
-}
-
 struct generated_row {
+  template <int Packet>
+  using step = generated_step<Packet>;
   random_key key;
   std::uint32_t sample;
 
   [[nodiscard]] __device__ bool is_aligned() const { return true; }
+  template <int First, int Count, int Packet>
+  __device__ void load(generated_step<Packet>& /*step*/, std::int64_t /*i*/,
+                       bool /*aligned*/) const {}
   template <int Packet>
-  struct packets {
-    four_normals normals[Packet];
-    template <int Quarter, class A>
-    __device__ void read(A (&to)[Packet]) const {
+  __device__ void begin(generated_step<Packet>& step, std::int64_t i) const {
+    using bits = addloss::detail::scalar_bits;
+    auto const place = static_cast<std::uint64_t>(i);
+    auto const block = static_cast<std::uint32_t>(place / 64 * 16 + place % 16);
+    philox_block words[Packet];
 #pragma unroll
-      for (int k = 0; k < Packet; ++k) to[k] = static_cast<A>(normals[k].value[Quarter]);
+    for (int k = 0; k < Packet; ++k) {
+      words[k] = philox_counter(key, sample, block + static_cast<std::uint32_t>(k));
     }
-  };
-  template <int Packet>
-  [[nodiscard]] __device__ packets<Packet> packets_at(std::int64_t i) const {
-    packets<Packet> result;
+    // Or the keys of all rounds would stay in registers from step to step.
+    std::uint64_t seed = key.seed;
+    asm("" : "+l"(seed) : "l"(i));
+    // All blocks round by round: they share the round's keys.
 #pragma unroll
-    for (int k = 0; k < Packet; ++k) result.normals[k] = normals_of(key, sample, i + k);
-    return result;
+    for (int round = 0; round < addloss::detail::philox_rounds; ++round) {
+#pragma unroll
+      for (int k = 0; k < Packet; ++k) {
+        words[k] = addloss::detail::philox_round(words[k], seed, round);
+      }
+    }
+#pragma unroll
+    for (int k = 0; k < Packet; ++k) {
+      auto const [word] = words[k];
+      auto const first = addloss::detail::box_muller<bits>(word[0], word[1]);
+      auto const second = addloss::detail::box_muller<bits>(word[2], word[3]);
+      step.quarters[0][k] = first.cosine;
+      step.quarters[1][k] = first.sine;
+      step.quarters[2][k] = second.cosine;
+      step.quarters[3][k] = second.sine;
+    }
   }
-  template <class A>
-  __device__ void read_quarters(std::int64_t i, std::int64_t /*last*/, A (&to)[4]) const {
-    four_normals const normals = normals_of(key, sample, i);
+  template <int Quarter, class A, int Packet>
+  __device__ void read(generated_step<Packet> const& from, A (&to)[Packet]) const {
 #pragma unroll
-    for (int quarter = 0; quarter < 4; ++quarter)
-      to[quarter] = static_cast<A>(normals.value[quarter]);
+    for (int k = 0; k < Packet; ++k) to[k] = static_cast<A>(from.quarters[Quarter][k]);
+  }
+  template <class A, int Packet>
+  __device__ void read_first(generated_step<Packet> const& from, int quarter, std::int64_t /*i*/,
+                             int /*count*/, A (&to)[Packet]) const {
+#pragma unroll
+    for (int k = 0; k < Packet; ++k) {
+      // A loop's index would move the array to local memory.
+      to[k] = static_cast<A>(quarter == 0   ? from.quarters[0][k]
+                             : quarter == 1 ? from.quarters[1][k]
+                             : quarter == 2 ? from.quarters[2][k]
+                                            : from.quarters[3][k]);
+    }
   }
 };
 

@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: MIT
 /// The inner loop of a pass on a GPU: the part of one row that one warp takes.
 ///
-/// Elements are counted from the start of the row, so the same numbers are added in the same order
-/// wherever the row lies. Where every row pointer is divisible by 16, whole steps are read and
-/// written in packets; elsewhere, and in the last incomplete step, element by element, 16 neighbours
-/// by 16 threads. (Peeling off a head until packets fit would move every element to another thread,
-/// and make the bits of a sum depend on its address.)
+/// Elements are counted from the start of the row, so the same thread adds the same numbers in the
+/// same order wherever the row lies. Whole steps are read in packets of 16 bytes: where a row pointer
+/// is not divisible by 16, in those around what is wanted. The last incomplete step, and where the
+/// packets around reach out of the row, is read element by element.
 ///
-/// Summation tree of a warp, S = step_elements: element i belongs to lane group (i mod S) / 64 and
-/// lane i mod 16. Four elements of a lane, 16 apart, are added pairwise; those of up to 16 whole
-/// steps, or of the last incomplete step, in turn: all in the arithmetic type. Then in double the
-/// lanes, neighbours first, and the groups alike, and such chunks in order.
+/// Summation tree of a warp, S = step_elements: element i belongs to the thread of lane group
+/// (i mod S) / 64 and place (i mod 16) / Packet. Of a step a thread adds the elements of each packet
+/// pairwise, neighbours first, and its four packets likewise; then up to 16 steps in turn: all in the
+/// arithmetic type. Then such chunks in order and the lanes, neighbours first, in double.
 #pragma once
 
 #include <cstdint>
@@ -33,139 +32,247 @@ struct element_totals {
 
 inline constexpr unsigned every_lane = 0xffffffffU;
 
-/// `Element` on the elements of rows. `A`: arithmetic type; `Out`: storage type of all outputs.
+__device__ inline int lane_sum(int x) {
+#if __CUDA_ARCH__ >= 800
+  return __reduce_add_sync(every_lane, x);
+#else
+#pragma unroll
+  for (int distance = 1; distance < warp_size; distance *= 2) {
+    x += __shfl_xor_sync(every_lane, x, distance);
+  }
+  return x;
+#endif
+}
+__device__ inline double lane_sum(double x) {
+#pragma unroll
+  for (int distance = 1; distance < warp_size; distance *= 2) {
+    x = add(x, __shfl_xor_sync(every_lane, x, distance));
+  }
+  return x;
+}
+
+/// Adds pairwise, neighbours first.
+template <class T, int Count>
+__device__ T pairwise_sum(T const (&numbers)[Count]) {
+  T sums[Count];
+#pragma unroll
+  for (int k = 0; k < Count; ++k) sums[k] = numbers[k];
+#pragma unroll
+  for (int distance = 1; distance < Count; distance *= 2) {
+#pragma unroll
+    for (int k = 0; k < Count; k += 2 * distance) sums[k] = add(sums[k], sums[k + distance]);
+  }
+  return sums[0];
+}
+
+/// The elements of rows. `Element`: their functor; `A`: arithmetic type; `Out`: storage type of all
+/// outputs.
 template <class Element, class A, unsigned Sums, unsigned Tallies, class Out, unsigned Outputs,
           int Packet>
 struct row_runner {
   static constexpr bool counts = Sums > 0;  ///< non-finite elements are those that spoil a sum
-  static constexpr bool totals_wanted = Sums + Tallies > 0;
   static constexpr std::int64_t step = step_elements(Packet);
   using totals = element_totals<Sums + Tallies + 1>;
   template <class T, unsigned Count>
   using slots = T[Count > 0 ? Count : 1];  // no arrays of length 0
 
-  Element element;
   slots<Out*, Outputs> out;
   addloss::detail::store_mode mode;
 
-  /// What a thread holds of one chunk of packets, and of one of single elements.
-  struct accumulators {
-    slots<A[Packet], Sums> sum;
-    slots<int, Tallies> tally;
-    int bad;
-  };
-
-  struct single_accumulators {
-    slots<A, Sums> sum;
-    slots<int, Tallies> tally;
-    int bad;
-  };
-
-  /// Lane 0 gets the totals of elements [first, last) but for those of the other warps: `first` is a
-  /// multiple of the step; warp `warp` of `team` takes each `team`-th step.
-  template <class... Rows>
-  __device__ totals run(std::int64_t first, std::int64_t last, int warp, int team,
-                        Rows const&... rows) const {
-    int const lane = static_cast<int>(threadIdx.x) % warp_size;
-    bool aligned = (rows.is_aligned() && ...);
-    if constexpr (Outputs > 0) {
-      if (mode != addloss::detail::store_mode::none) {
-        for (unsigned i = 0; i < Outputs; ++i) {
-          aligned = aligned && reinterpret_cast<std::uintptr_t>(out[i]) % 16 == 0;
-        }
-      }
-    }
-    totals result{};
-    std::int64_t const stride = team * step;
-    std::int64_t base = first + warp * step;
-    if (aligned) {
-      while (last - base >= step) {
-        accumulators chunk{};
-        int done = 0;
-        do {
-          packet_step(base + packet_offset(lane), chunk, rows...);
-          base += stride;
-        } while (++done < chunk_steps && last - base >= step);
-        if constexpr (totals_wanted) add_chunk(result, chunk);
-      }
-    }
-    while (base < last) {
-      int steps = 0;
-      for (std::int64_t next = base; steps < chunk_steps && last - next >= step; next += stride) {
-        ++steps;
-      }
-      if (steps == 0) steps = 1;  // the last one, incomplete
-      add_singles(result, base, last, stride, steps, rows...);
-      base += steps * stride;
-    }
-    return result;
+  /// Lane 0 gets the totals of elements `piece` of a row but for those of the other warps: it starts
+  /// at a multiple of the step; warp `warp` of `team` takes each `team`-th step. `make_element` makes
+  /// the functor, while the first elements are on their way.
+  template <class MakeElement, class... Rows>
+  __device__ totals run(std::int64_t row_size, addloss::detail::piece const& piece, int warp,
+                        int team, MakeElement const& make_element, Rows const&... rows) const {
+    return run_steps(row_size, piece.first + warp * step, piece.last, team * static_cast<int>(step),
+                     make_element, reader<Rows>{rows, {}}...);
   }
 
  private:
-  static constexpr int lanes_of_group =
-      16 / Packet;  // that share a group of 64 elements in packets
+  static constexpr int lanes_of_group = 16 / Packet;  // that share a group of 64 elements
 
-  static __device__ int packet_offset(int lane) {
-    return lane / lanes_of_group * 64 + lane % lanes_of_group * Packet;
-  }
+  /// A row, and what the thread has loaded of it.
+  template <class Row>
+  struct reader {
+    Row const& row;
+    typename Row::template step<Packet> now;
+  };
 
-  /// Quarters whose packets a thread has under way at once: as many as 128 registers have room for,
-  /// with which two blocks share a multiprocessor. (Found by trying; where the estimate is wrong, the
-  /// compiler spills registers.)
-  template <int Operands, bool Generated>
-  static __host__ __device__ constexpr int quarters_at_once() {
-    if (Packet <= 4) return Outputs <= 1 ? 4 : 2;
-    constexpr int sums = 3 * static_cast<int>(Sums);
-    constexpr int numbers = 2 * Operands + sums + static_cast<int>(Outputs) + (Generated ? 4 : 0);
-    return Packet * numbers <= 112 ? 2 : 1;
-  }
+  /// What a thread has added up.
+  struct accumulators {
+    slots<A, Sums> chunk;
+    slots<double, Sums> sum;
+    slots<int, Tallies> tally;
+    int bad;
+  };
 
-  template <class... Rows>
-  __device__ void packet_step(std::int64_t i, accumulators& chunk, Rows const&... rows) const {
-    constexpr bool generated = (std::is_same_v<Rows, generated_row> || ...);
-    run_packets<quarters_at_once<static_cast<int>(sizeof...(Rows)), generated>()>(
-        i, chunk, rows.template packets_at<Packet>(i)...);
-  }
-
-  template <int AtOnce, class... Packets>
-  __device__ void run_packets(std::int64_t i, accumulators& chunk, Packets const&... from) const {
-    slots<A[Packet], Sums> pair_sum[2];
-    A x[AtOnce][sizeof...(Packets)][Packet];
-    read_quarter<0>(x[0], from...);
-    if constexpr (AtOnce >= 2) read_quarter<1>(x[1], from...);
-    if constexpr (AtOnce == 4) {
-      read_quarter<2>(x[2], from...);
-      read_quarter<3>(x[3], from...);
+  template <class MakeElement, class... Readers>
+  __device__ totals run_steps(std::int64_t row_size, std::int64_t base, std::int64_t last,
+                              int stride, MakeElement const& make_element,
+                              Readers... readers) const {
+    int const lane = static_cast<int>(threadIdx.x) % warp_size;
+    int const offset = lane / lanes_of_group * 64 + lane % lanes_of_group * Packet;
+    bool const inputs_aligned = (readers.row.is_aligned() && ...);
+    bool const outputs_aligned = outputs_are_aligned();
+    // The packets around those of unaligned rows must lie in the row as well.
+    std::int64_t const last_whole =
+        inputs_aligned ? last - step : addloss::detail::at_most(last, row_size - Packet) - step;
+    accumulators all{};
+    int done = 0;
+    auto const next_step = [&] {
+      base += stride;
+      if constexpr (Sums > 0) {
+        if (++done % chunk_steps == 0) close_chunk(all);
+      }
+    };
+    if (base < last) {
+      bool whole = base <= last_whole && (inputs_aligned || base > 0);
+      if (whole) load<0>(base + offset, inputs_aligned, readers...);
+      auto const element = make_element();
+#pragma unroll 1
+      while (true) {
+        if (whole) {
+#pragma unroll 1
+          while (true) {
+            run_step(element, {base + offset, inputs_aligned, outputs_aligned}, all, readers...);
+            next_step();
+            if (base > last_whole) break;
+            load<0>(base + offset, inputs_aligned, readers...);
+          }
+        }
+        if (base >= last) break;
+        run_edge(element, base, offset, last, all, readers...);
+        next_step();
+        whole = base <= last_whole;
+        if (whole) load<0>(base + offset, inputs_aligned, readers...);
+      }
     }
-    run_packet<false>(i, x[0], pair_sum[0], chunk);
-    if constexpr (AtOnce == 1) read_quarter<1>(x[0], from...);
-    run_packet<true>(i + 16, x[1 % AtOnce], pair_sum[0], chunk);
-    if constexpr (AtOnce < 4) read_quarter<2>(x[0], from...);
-    if constexpr (AtOnce == 2) read_quarter<3>(x[1], from...);
-    run_packet<false>(i + 32, x[2 % AtOnce], pair_sum[1], chunk);
-    if constexpr (AtOnce == 1) read_quarter<3>(x[0], from...);
-    run_packet<true>(i + 48, x[3 % AtOnce], pair_sum[1], chunk);
+    totals result{};
+    if constexpr (Sums > 0) {
+      close_chunk(all);
+#pragma unroll
+      for (unsigned s = 0; s < Sums; ++s) result.value[s] = lane_sum(all.sum[s]);
+    }
+    if constexpr (Tallies > 0) {
+#pragma unroll
+      for (unsigned t = 0; t < Tallies; ++t) result.value[Sums + t] = lane_sum(all.tally[t]);
+    }
+    if constexpr (counts) result.value[Sums + Tallies] = lane_sum(all.bad);
+    return result;
+  }
+
+  /// Where a thread is.
+  struct position {
+    std::int64_t i;  ///< its first element
+    bool inputs_aligned;
+    bool outputs_aligned;
+  };
+
+  /// Quarters that a thread loads at once: all, where registers for them are left.
+  template <class... Readers>
+  static constexpr int at_once = (decltype(Readers::now)::registers + ...) <= 12 ? 4 : 2;
+
+  template <int First, class... Readers>
+  static __device__ void load(std::int64_t i, bool aligned, Readers&... readers) {
+    (readers.row.template load<First, at_once<Readers...>>(readers.now, i, aligned), ...);
+  }
+
+  [[nodiscard]] __device__ bool outputs_are_aligned() const {
+    bool aligned = true;
+    if constexpr (Outputs > 0) {
+      if (mode != addloss::detail::store_mode::none) {
+#pragma unroll
+        for (unsigned o = 0; o < Outputs; ++o) {
+          aligned = aligned && reinterpret_cast<std::uintptr_t>(out[o]) % 16 == 0;
+        }
+      }
+    }
+    return aligned;
+  }
+
+  static __device__ void close_chunk(accumulators& all) {
+#pragma unroll
+    for (unsigned s = 0; s < Sums; ++s) {
+      all.sum[s] = add(all.sum[s], static_cast<double>(all.chunk[s]));
+      all.chunk[s] = A(0);
+    }
+  }
+
+  /// The elements of a thread in one step.
+  template <class... Readers>
+  __device__ void run_step(Element const& element, position const& at, accumulators& all,
+                           Readers&... readers) const {
+    (readers.row.begin(readers.now, at.i), ...);
+    slots<A[4], Sums> sums;
+    run_quarter<0>(element, at, sums, all, readers...);
+    run_quarter<1>(element, at, sums, all, readers...);
+    if constexpr (at_once<Readers...> == 2) load<2>(at.i, at.inputs_aligned, readers...);
+    run_quarter<2>(element, at, sums, all, readers...);
+    run_quarter<3>(element, at, sums, all, readers...);
     if constexpr (Sums > 0) {
 #pragma unroll
-      for (unsigned s = 0; s < Sums; ++s) {
+      for (unsigned s = 0; s < Sums; ++s) all.chunk[s] = add(all.chunk[s], pairwise_sum(sums[s]));
+    }
+  }
+
+  template <int Quarter, class... Readers>
+  __device__ void run_quarter(Element const& element, position const& at, slots<A[4], Sums>& sums,
+                              accumulators& all, Readers const&... readers) const {
+    A x[sizeof...(Readers)][Packet];
+    unsigned operand = 0;
+    (readers.row.template read<Quarter>(readers.now, x[operand++]), ...);
+    slots<A, Sums> sum;
+    run_packet<true>(element, at.i + 16 * Quarter, Packet, at.outputs_aligned, x, sum, all);
+    if constexpr (Sums > 0) {
 #pragma unroll
-        for (int k = 0; k < Packet; ++k) {
-          chunk.sum[s][k] = add(chunk.sum[s][k], add(pair_sum[0][s][k], pair_sum[1][s][k]));
+      for (unsigned s = 0; s < Sums; ++s) sums[s][Quarter] = sum[s];
+    }
+  }
+
+  /// The same element by element, of any row; elements from `last` on are kept out of outputs and
+  /// totals. A loop: unrolled it would double the kernel, for the sake of rows that are rare or short.
+  template <class... Readers>
+  __device__ void run_edge(Element const& element, std::int64_t base, int offset, std::int64_t last,
+                           accumulators& all, Readers&... readers) const {
+    std::int64_t i = base + offset;
+    (readers.row.begin(readers.now, i), ...);
+    slots<A, Sums> left;
+    slots<A, Sums> half;
+#pragma unroll 1
+    for (int quarter = 0; quarter < 4; ++quarter, i += 16) {
+      slots<A, Sums> sum{};
+      // Else no thread of the warp has any.
+      if (base + 16 * quarter < last) {
+        auto const count = static_cast<int>(addloss::detail::at_most(last - i, Packet));
+        A x[sizeof...(Readers)][Packet];
+        unsigned operand = 0;
+        (readers.row.read_first(readers.now, quarter, i, count, x[operand++]), ...);
+        run_packet<false>(element, i, count, false, x, sum, all);
+      }
+      if constexpr (Sums > 0) {
+#pragma unroll
+        for (unsigned s = 0; s < Sums; ++s) {
+          if (quarter % 2 == 0) {
+            left[s] = sum[s];
+          } else if (quarter == 1) {
+            half[s] = add(left[s], sum[s]);
+          } else {
+            all.chunk[s] = add(all.chunk[s], add(half[s], add(left[s], sum[s])));
+          }
         }
       }
     }
   }
 
-  template <int Quarter, unsigned Operands, class... Packets>
-  static __device__ void read_quarter(A (&x)[Operands][Packet], Packets const&... from) {
-    unsigned operand = 0;
-    (from.template read<Quarter>(x[operand++]), ...);
-  }
-
-  /// One quarter of a thread's elements: its sums, or with them those of the quarter before.
-  template <bool Adds, unsigned Operands>
-  __device__ void run_packet(std::int64_t i, A const (&x)[Operands][Packet],
-                             slots<A[Packet], Sums>& sum, accumulators& chunk) const {
+  /// One packet of a thread, its first `count` elements unless `Whole`, and its sums. `aligned`: the
+  /// outputs are.
+  template <bool Whole, unsigned Operands>
+  __device__ void run_packet(Element const& element, std::int64_t i, int count, bool aligned,
+                             A const (&x)[Operands][Packet], slots<A, Sums>& sum,
+                             accumulators& all) const {
+    auto const inside = [&](int k) { return Whole || k < count; };
+    slots<A[Packet], Sums> each;
     slots<A[Packet], Outputs> written;
 #pragma unroll
     for (int k = 0; k < Packet; ++k) {
@@ -175,175 +282,85 @@ struct row_runner {
       auto const result = element(operands);
       if constexpr (Sums > 0) {
 #pragma unroll
-        for (unsigned s = 0; s < Sums; ++s) {
-          sum[s][k] = Adds ? add(sum[s][k], result.sum[s]) : result.sum[s];
-        }
+        for (unsigned s = 0; s < Sums; ++s) each[s][k] = inside(k) ? result.sum[s] : A(0);
       }
       if constexpr (Outputs > 0) {
 #pragma unroll
         for (unsigned o = 0; o < Outputs; ++o) written[o][k] = result.output[o];
       }
-      count(operands, result, true, chunk);
+      if constexpr (Tallies > 0) {
+#pragma unroll
+        for (unsigned t = 0; t < Tallies; ++t) {
+          all.tally[t] += inside(k) && result.tally[t] ? 1 : 0;
+        }
+      }
+    }
+    if constexpr (Sums > 0) {
+      // 0 times a number is 0 unless that is not finite; a sum is finite unless one of its numbers
+      // is not, or it overflows.
+      A suspicion = A(0);
+#pragma unroll
+      for (int k = 0; k < Packet; ++k) suspicion = suspicion + A(0) * x[0][k];
+#pragma unroll
+      for (unsigned s = 0; s < Sums; ++s) {
+        sum[s] = pairwise_sum(each[s]);
+        suspicion = suspicion + A(0) * sum[s];
+      }
+      if (suspicion != A(0)) all.bad += non_finite(x[0], each);
     }
     if constexpr (Outputs > 0) {
       if (mode != addloss::detail::store_mode::none) {
 #pragma unroll
-        for (unsigned o = 0; o < Outputs; ++o) put_packet(out[o] + i, written[o]);
-      }
-    }
-  }
-
-  __device__ void put_packet(Out* to, A (&values)[Packet]) const {
-    if (mode == addloss::detail::store_mode::add) {
-      A there[Packet];
-      load_packet(to, there);
+        for (unsigned o = 0; o < Outputs; ++o) {
+          if constexpr (Whole) {
+            put_packet(out[o] + i, aligned, written[o]);
+          } else {
 #pragma unroll
-      for (int k = 0; k < Packet; ++k) values[k] = add(there[k], values[k]);
-    }
-    store_packet(to, values);
-  }
-
-  /// Steps element by element; elements from `last` on are kept out of outputs and totals. A loop
-  /// over the accumulators, each with all its steps: unrolled like packets it would double the
-  /// kernel, for the sake of rows that are rare or short.
-  template <class... Rows>
-  __device__ void add_singles(totals& result, std::int64_t base, std::int64_t last,
-                              std::int64_t stride, int steps, Rows const&... rows) const {
-    int const lane = static_cast<int>(threadIdx.x) % warp_size;
-    slots<double, Sums> part{};
-    single_accumulators chunk{};
-#pragma unroll 1
-    for (int k = 0; k < Packet && base + 128 * k < last; ++k) {
-      if constexpr (Sums > 0) {
-#pragma unroll
-        for (unsigned s = 0; s < Sums; ++s) chunk.sum[s] = A(0);
-      }
-      std::int64_t i = base + 128 * k + lane / 16 * 64 + lane % 16;
-#pragma unroll 1
-      for (int n = 0; n < steps; ++n, i += stride) {
-        A x[sizeof...(Rows)][4];
-        unsigned operand = 0;
-        (rows.read_quarters(i, last, x[operand++]), ...);
-        run_quarters(i, last, x, chunk);
-      }
-      if constexpr (Sums > 0) {
-#pragma unroll
-        for (unsigned s = 0; s < Sums; ++s) {
-          auto sum = static_cast<double>(chunk.sum[s]);
-          fold_lanes<warp_size>(sum);
-          if (lane == k) part[s] = sum;
-        }
-      }
-    }
-    if constexpr (Sums > 0) {
-#pragma unroll
-      for (unsigned s = 0; s < Sums; ++s) {
-        fold_lanes<Packet>(part[s]);
-        result.value[s] = add(result.value[s], part[s]);
-      }
-    }
-    add_counts(result, chunk.tally, chunk.bad);
-  }
-
-  template <unsigned Operands>
-  __device__ void run_quarters(std::int64_t i, std::int64_t last, A const (&x)[Operands][4],
-                               single_accumulators& chunk) const {
-    slots<A[4], Sums> sum;
-#pragma unroll
-    for (int quarter = 0; quarter < 4; ++quarter) {
-      std::int64_t const place = i + 16 * quarter;
-      bool const inside = place < last;
-      A operands[Operands];
-#pragma unroll
-      for (unsigned o = 0; o < Operands; ++o) operands[o] = x[o][quarter];
-      auto const result = element(operands);
-      if constexpr (Outputs > 0) {
-        if (inside && mode != addloss::detail::store_mode::none) {
-#pragma unroll
-          for (unsigned o = 0; o < Outputs; ++o) {
-            A value = result.output[o];
-            if (mode == addloss::detail::store_mode::add) {
-              value = add(widen<A>(out[o][place]), value);
+            for (int k = 0; k < Packet; ++k) {
+              if (inside(k)) put(out[o] + i + k, written[o][k]);
             }
-            out[o][place] = narrow<Out>(value);
           }
         }
       }
-      if constexpr (Sums > 0) {
-#pragma unroll
-        for (unsigned s = 0; s < Sums; ++s) sum[s][quarter] = inside ? result.sum[s] : A(0);
-      }
-      count(operands, result, inside, chunk);
-    }
-    if constexpr (Sums > 0) {
-#pragma unroll
-      for (unsigned s = 0; s < Sums; ++s) {
-        chunk.sum[s] = add(chunk.sum[s], add(add(sum[s][0], sum[s][1]), add(sum[s][2], sum[s][3])));
-      }
     }
   }
 
-  template <unsigned Operands, class Result, class Chunk>
-  static __device__ void count(A const (&x)[Operands], Result const& result, bool inside,
-                               Chunk& chunk) {
-    if constexpr (counts) {
-      bool finite = math::is_finite(x[0]);
+  static __device__ int non_finite(A const (&x)[Packet], slots<A[Packet], Sums> const& sums) {
+    int result = 0;
 #pragma unroll
-      for (unsigned s = 0; s < Sums; ++s) finite = finite && math::is_finite(result.sum[s]);
-      chunk.bad += inside && !finite ? 1 : 0;
-    }
-    if constexpr (Tallies > 0) {
+    for (int k = 0; k < Packet; ++k) {
+      bool finite = math::is_finite(x[k]);
 #pragma unroll
-      for (unsigned t = 0; t < Tallies; ++t) chunk.tally[t] += inside && result.tally[t] ? 1 : 0;
+      for (unsigned s = 0; s < Sums; ++s) finite = finite && math::is_finite(sums[s][k]);
+      result += finite ? 0 : 1;
     }
+    return result;
   }
 
-  static __device__ int lane_sum(int x) {
+  __device__ void put_packet(Out* to, bool aligned, A (&values)[Packet]) const {
+    packet<Out, Packet> there;
+    if (mode == addloss::detail::store_mode::add) {
+      if (aligned) {
+        there.load(to);
+        A before[Packet];
+        there.widen_to(before);
 #pragma unroll
-    for (int distance = 1; distance < warp_size; distance *= 2) {
-      x += __shfl_xor_sync(every_lane, x, distance);
-    }
-    return x;
-  }
-
-  /// A bit of the element's index is a bit of the thread's or one of the accumulator's, in another
-  /// place for packets than for singles; both add over the lowest bit of the index first.
-  static __device__ double fold(A const (&lanes)[Packet]) {
-    double part[Packet];
+        for (int k = 0; k < Packet; ++k) values[k] = add(before[k], values[k]);
+      } else {
 #pragma unroll
-    for (int k = 0; k < Packet; ++k) part[k] = static_cast<double>(lanes[k]);
-#pragma unroll
-    for (int distance = 1; distance < Packet; distance *= 2) {
-#pragma unroll
-      for (int k = 0; k < Packet; k += 2 * distance) part[k] = add(part[k], part[k + distance]);
-    }
-    fold_lanes<warp_size>(part[0]);
-    return part[0];
-  }
-  /// Over the first `Count` lanes.
-  template <int Count>
-  static __device__ void fold_lanes(double& x) {
-#pragma unroll
-    for (int distance = 1; distance < Count; distance *= 2) {
-      x = add(x, __shfl_xor_sync(every_lane, x, distance));
-    }
-  }
-
-  static __device__ void add_chunk(totals& result, accumulators const& chunk) {
-    if constexpr (Sums > 0) {
-#pragma unroll
-      for (unsigned s = 0; s < Sums; ++s) {
-        result.value[s] = add(result.value[s], fold(chunk.sum[s]));
+        for (int k = 0; k < Packet; ++k) values[k] = add(widen<A>(to[k]), values[k]);
       }
     }
-    add_counts(result, chunk.tally, chunk.bad);
-  }
-  static __device__ void add_counts(totals& result, slots<int, Tallies> const& tally, int bad) {
-    if constexpr (Tallies > 0) {
-#pragma unroll
-      for (unsigned t = 0; t < Tallies; ++t) result.value[Sums + t] += lane_sum(tally[t]);
+    there.narrow_from(values);
+    if (aligned) {
+      there.store(to);
+    } else {
+      there.store_words(to);
     }
-    if constexpr (counts) result.value[Sums + Tallies] += lane_sum(bad);
+  }
+
+  __device__ void put(Out* to, A value) const {
+    *to = narrow<Out>(mode == addloss::detail::store_mode::add ? add(widen<A>(*to), value) : value);
   }
 };
 

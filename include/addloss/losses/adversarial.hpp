@@ -226,27 +226,19 @@ struct adversarial_pass {
     writer.write_sample(row, part == 0, value);
     return value;
   }
-  ADDLOSS_HOST_DEVICE void finish(double const (*totals)[total_count], double const* values) const {
-    double total = 0;
-    double count = 0;
-    for (int part = 0; part < sides * heads; ++part) {
-      double const* const sum = totals[part];
-      total += values[part];
-      count += sum[total_count - 1];
-      if (statistics != nullptr) {
-        std::int64_t const logits = samples * tokens[part / sides];
-        auto const size = static_cast<double>(logits);
-        logit_statistics const result{sum[1] / size, sum[2] / size, sum[3] / size,
-                                      static_cast<std::int64_t>(sum[total_count - 1])};
-        if (Generator || part % sides == 1) {
-          statistics[part / sides].fake = result;
-        } else {
-          statistics[part / sides].real = result;
-        }
-      }
+  [[nodiscard]] ADDLOSS_HOST_DEVICE bool writes_samples() const { return writer.writes_samples(); }
+  ADDLOSS_HOST_DEVICE void finish_part(int part, double const* totals) const {
+    if (statistics == nullptr) return;
+    auto const size = static_cast<double>(samples * tokens[part / sides]);
+    logit_statistics const result{totals[1] / size, totals[2] / size, totals[3] / size,
+                                  static_cast<std::int64_t>(totals[total_count - 1])};
+    if (Generator || part % sides == 1) {
+      statistics[part / sides].fake = result;
+    } else {
+      statistics[part / sides].real = result;
     }
-    writer.write(total, count);
   }
+  ADDLOSS_HOST_DEVICE void finish(double value, double bad) const { writer.write(value, bad); }
 };
 
 }  // namespace detail

@@ -126,9 +126,9 @@ struct distillation_pass_base {
     writer.write_sample(row, true, value);
     return value;
   }
-  ADDLOSS_HOST_DEVICE void finish(double const (*totals)[total_count], double const* values) const {
-    writer.write(values[0], totals[0][1]);
-  }
+  [[nodiscard]] ADDLOSS_HOST_DEVICE bool writes_samples() const { return writer.writes_samples(); }
+  ADDLOSS_HOST_DEVICE void finish_part(int /*part*/, double const* /*totals*/) const {}
+  ADDLOSS_HOST_DEVICE void finish(double value, double bad) const { writer.write(value, bad); }
 };
 
 }  // namespace detail

@@ -116,22 +116,15 @@ struct pair_pass {
     writer.write_sample(row, part == 0, value);
     return value;
   }
-  ADDLOSS_HOST_DEVICE void finish(double const (*totals)[total_count], double const* values) const {
-    double total = 0;
-    double count = 0;
-    for (int part = 0; part < heads; ++part) {
-      double const* const sum = totals[part];
-      total += values[part];
-      count += sum[total_count - 1];
-      if (statistics != nullptr) {
-        auto const size = static_cast<double>(samples * tokens[part]);
-        auto const bad = static_cast<std::int64_t>(sum[total_count - 1]);
-        statistics[part] = {{sum[1] / size, sum[3] / size, sum[5] / size, bad},
-                            {sum[2] / size, sum[4] / size, sum[5] / size, bad}};
-      }
-    }
-    writer.write(total, count);
+  [[nodiscard]] ADDLOSS_HOST_DEVICE bool writes_samples() const { return writer.writes_samples(); }
+  ADDLOSS_HOST_DEVICE void finish_part(int part, double const* totals) const {
+    if (statistics == nullptr) return;
+    auto const size = static_cast<double>(samples * tokens[part]);
+    auto const bad = static_cast<std::int64_t>(totals[total_count - 1]);
+    statistics[part] = {{totals[1] / size, totals[3] / size, totals[5] / size, bad},
+                        {totals[2] / size, totals[4] / size, totals[5] / size, bad}};
   }
+  ADDLOSS_HOST_DEVICE void finish(double value, double bad) const { writer.write(value, bad); }
 };
 
 }  // namespace detail

@@ -101,16 +101,11 @@ struct r1_pass {
     writer.write_sample(row, part == 0, value);
     return value;
   }
-  ADDLOSS_HOST_DEVICE void finish(double const (*totals)[total_count], double const* values) const {
-    double total = 0;
-    double count = 0;
-    for (int part = 0; part < heads; ++part) {
-      total += values[part];
-      count += totals[part][1];
-      if (penalties != nullptr) penalties[part] = totals[part][0] / static_cast<double>(samples);
-    }
-    writer.write(total, count);
+  [[nodiscard]] ADDLOSS_HOST_DEVICE bool writes_samples() const { return writer.writes_samples(); }
+  ADDLOSS_HOST_DEVICE void finish_part(int part, double const* totals) const {
+    if (penalties != nullptr) penalties[part] = totals[0] / static_cast<double>(samples);
   }
+  ADDLOSS_HOST_DEVICE void finish(double value, double bad) const { writer.write(value, bad); }
 };
 
 }  // namespace detail

@@ -62,8 +62,9 @@ struct combination_pass_base {
                                         double const* /*totals*/) const {
     return 0;
   }
-  ADDLOSS_HOST_DEVICE void finish(double const (* /*totals*/)[total_count],
-                                  double const* /*values*/) const {}
+  [[nodiscard]] ADDLOSS_HOST_DEVICE bool writes_samples() const { return false; }
+  ADDLOSS_HOST_DEVICE void finish_part(int /*part*/, double const* /*totals*/) const {}
+  ADDLOSS_HOST_DEVICE void finish(double /*value*/, double /*bad*/) const {}
 };
 
 /// out = a first + b second, (a, b) of each row given by `Coefficients`. `Second`: an operand, stored

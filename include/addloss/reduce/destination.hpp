@@ -108,6 +108,9 @@ struct loss_writer {
   std::int64_t* total_count = nullptr;
   std::int64_t* non_finite = nullptr;
 
+  [[nodiscard]] ADDLOSS_HOST_DEVICE bool writes_samples() const {
+    return samples != nullptr || total_samples != nullptr;
+  }
   /// `value`: a share of the loss of sample `row`; the first share overwrites.
   ADDLOSS_HOST_DEVICE void write_sample(std::int64_t row, bool first, double value) const {
     if (samples != nullptr) add(samples[row * stride], first, value);

@@ -19,10 +19,12 @@
 ///       template <class V> result operator()(V const (&x)[operand_count]) const,
 ///                          result: element_result<V, sum_count, output_count, tally_count>
 ///   finish_row(part, row, double const* totals) -> double   the row's weighted loss
-///   finish(totals, values)      last, once: double const (*totals)[total_count], the totals of each
-///                               part over all rows: its sums, its tallies, the number of its
-///                               non-finite elements; values[part] is the sum of finish_row. (A GPU
-///                               leaves both out of a pass without sums and tallies.)
+///   writes_samples()            whether finish_row writes: then the parts of a row come in order
+///   finish_part(part, double const* totals)   once, the totals over all rows: the sums, the
+///                               tallies, the number of non-finite elements
+///   finish(value, bad)          once: the sums over all parts of finish_row and of the numbers of
+///                               non-finite elements. (A GPU leaves these four out of a pass without
+///                               sums and tallies.)
 /// For a GPU all of these are ADDLOSS_HOST_DEVICE; the host calls `parts`, `extent` and `operand`,
 /// which read no tensor where noise is concerned.
 ///
@@ -104,20 +106,21 @@ struct element_result {
 };
 
 template <class P>
-concept fused_pass =
-    std::is_trivially_copyable_v<P> &&
-    requires(P const p, double const* sums, double const (*totals)[P::total_count]) {
-      typename P::arithmetic;
-      { P::operand_count } -> std::convertible_to<unsigned>;
-      { P::output_count } -> std::convertible_to<unsigned>;
-      { P::sum_count } -> std::convertible_to<unsigned>;
-      { P::tally_count } -> std::convertible_to<unsigned>;
-      { p.parts() } -> std::same_as<int>;
-      { p.extent(0) } -> std::same_as<part_extent>;
-      p.row(0, std::int64_t{});
-      { P::max_parts } -> std::convertible_to<unsigned>;
-      { p.finish_row(0, std::int64_t{}, sums) } -> std::same_as<double>;
-      p.finish(totals, sums);
-    };
+concept fused_pass = std::is_trivially_copyable_v<P> && requires(P const p, double const* totals) {
+  typename P::arithmetic;
+  { P::operand_count } -> std::convertible_to<unsigned>;
+  { P::output_count } -> std::convertible_to<unsigned>;
+  { P::sum_count } -> std::convertible_to<unsigned>;
+  { P::tally_count } -> std::convertible_to<unsigned>;
+  { p.parts() } -> std::same_as<int>;
+  { p.extent(0) } -> std::same_as<part_extent>;
+  p.row(0, std::int64_t{});
+  { P::max_parts } -> std::convertible_to<unsigned>;
+  { P::total_count } -> std::convertible_to<unsigned>;
+  { p.finish_row(0, std::int64_t{}, totals) } -> std::same_as<double>;
+  { p.writes_samples() } -> std::same_as<bool>;
+  p.finish_part(0, totals);
+  p.finish(0.0, 0.0);
+};
 
 }  // namespace addloss
