@@ -4,11 +4,11 @@
 //   cuda_train [--copy-steps 2000] [--steps 8000] [--batch 256] [--hidden 512] [--images 2048]
 //              [--seed 1] [--graph 1] [--sheet samples.png]
 //              [--folder /usr/share/datasets/fashion-mnist]
-// The teacher is the exact denoiser of `images` Fashion-MNIST images (networks.cuh). The student learns
-// to copy it, which makes blurred images in few steps, and then by ADD to draw in 1 to 4 steps. The
-// sheet has images of both. A step (trainer.cuh) is captured in a CUDA graph and replayed; with
-// --graph 0 it is enqueued anew each time. Status 1 where a loss is not finite or the copy's loss has
-// not fallen.
+// The teacher is the exact denoiser of `images` Fashion-MNIST images (networks.cuh). The student
+// learns to copy it, which makes blurred images in few steps, and then by ADD to draw in 1 to 4
+// steps. The sheet has images of both. A step (trainer.cuh) is captured in a CUDA graph and replayed;
+// with --graph 0 it is enqueued anew each time. Status 1 where a loss is not finite or the copy's
+// loss has not fallen.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>

@@ -142,7 +142,7 @@ class trainer {
 
   /// Lambda is what begin_step writes.
   [[nodiscard]] addloss::add_practical<> objective() const {
-    return {.lambda = addloss::number_at{&state_.data()->lambda}, .penalty = {.gamma = 0.02}};
+    return {.lambda = addloss::number_at{&state_.data()->lambda}, .penalty = {.gamma = 0.5}};
   }
   [[nodiscard]] auto student_loss() const {
     auto const objective = this->objective();
