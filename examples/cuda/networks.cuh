@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 /// The networks of the CUDA trainer, small enough to be differentiated by hand.
 ///
-///   student   v(x_t, t) = W_3 silu(W_2 silu(W_1 [x_t, waves(t)]))
+///   student   x_0(x_t, t) = tanh(W_3 silu(W_2 silu(W_1 [x_t, waves(t)]))). Not v: that has as much
+///             noise in it as x_t, which does not pass through layers narrower than an image
 ///   teacher   the exact denoiser of the training images x_i: sum_i w_i x_i,
 ///             w = softmax_i(-|x_t - alpha x_i|^2 / (2 sigma^2)): what a perfectly trained one says
 ///   heads     logits D_k = u_k . lrelu(U_k f) of each feature f, with the gradient of R1. Features
-///             are the patches of an image, where a trainer in earnest has a frozen network
+///             are the patches of an image, up to the whole of it, where a trainer in earnest has a
+///             frozen network
 /// Everything is enqueued on a stream, nothing is allocated but by constructors.
 #pragma once
 
@@ -73,6 +75,19 @@ struct silu_backward {
   }
 };
 
+/// To the range of images, in place.
+struct squash {
+  float* x;
+  __device__ void operator()(std::int64_t i) const { x[i] = tanhf(x[i]); }
+};
+
+/// The gradient of what went in, over that of what came out.
+struct squash_backward {
+  float const* out;
+  float* gradient;
+  __device__ void operator()(std::int64_t i) const { gradient[i] *= 1 - out[i] * out[i]; }
+};
+
 class student_network {
  public:
   student_network(int batch, int hidden)
@@ -87,7 +102,7 @@ class student_network {
         other_bar_(size(batch, hidden)) {}
 
   [[nodiscard]] std::size_t parameter_count() const { return weight(3); }
-  /// The last weights are 0: the first prediction is v = 0.
+  /// The last weights are 0: the first image is grey.
   [[nodiscard]] std::vector<float> initial_parameters(std::uint64_t seed) const {
     std::vector<float> result(parameter_count());
     initialise(result.data(), hidden_, with_waves::width, {.seed = seed, .stream = 100});
@@ -96,20 +111,22 @@ class student_network {
   }
 
   void forward(cudaStream_t stream, float const* w, float const* x_t, std::int64_t const* t,
-               float* v) const {
+               float* x_0) const {
     each(stream, std::int64_t{batch_} * with_waves::width, with_waves{x_t, t, in_.data()});
     multiply(stream, in(), first_weights(w).transposed(), first_.data());
     each(stream, hidden_size(), silu{first_.data(), first_active_.data()});
     multiply(stream, activation(first_active_), second_weights(w).transposed(), second_.data());
     each(stream, hidden_size(), silu{second_.data(), second_active_.data()});
-    multiply(stream, activation(second_active_), last_weights(w).transposed(), v);
+    multiply(stream, activation(second_active_), last_weights(w).transposed(), x_0);
+    each(stream, std::int64_t{batch_} * image_pixels, squash{x_0});
   }
-  /// After `forward`: w_bar is added to.
-  void backward(cudaStream_t stream, float const* w, float const* v_bar, float* memory,
-                float* w_bar) const {
-    matrix const v_gradient(v_bar, batch_, image_pixels);
-    add_outer(stream, v_gradient, activation(second_active_), memory, w_bar + weight(2));
-    multiply(stream, v_gradient, last_weights(w), bar_.data());
+  /// After `forward`: w_bar is added to, and x_0_bar becomes the gradient of what tanh is taken of.
+  void backward(cudaStream_t stream, float const* w, float const* x_0, float* x_0_bar,
+                float* memory, float* w_bar) const {
+    each(stream, std::int64_t{batch_} * image_pixels, squash_backward{x_0, x_0_bar});
+    matrix const gradient(x_0_bar, batch_, image_pixels);
+    add_outer(stream, gradient, activation(second_active_), memory, w_bar + weight(2));
+    multiply(stream, gradient, last_weights(w), bar_.data());
     each(stream, hidden_size(), silu_backward{second_.data(), bar_.data()});
     add_outer(stream, activation(bar_), activation(first_active_), memory, w_bar + weight(1));
     multiply(stream, activation(bar_), second_weights(w), other_bar_.data());
@@ -295,7 +312,7 @@ struct times_logit {
 /// fake ones: features [2B, L, C], logits [2B, L]. Parameters: U [width, C], u [width].
 class patch_head {
  public:
-  static constexpr int width = 64;
+  static constexpr int width = 128;
 
   patch_head(int batch, int side)
       : batch_(batch),

@@ -21,8 +21,9 @@ struct trainer_settings {
   int batch = 256;
   int hidden = 512;
   std::uint64_t seed = 1;
-  float student_rate = 1e-3F;
-  float head_rate = 2e-3F;
+  float copy_rate = 1e-3F;  ///< of the student's copy of the teacher
+  float student_rate = 5e-4F;
+  float head_rate = 4e-3F;
 };
 
 /// What a step works with; on the GPU, and written by begin_step.
@@ -77,29 +78,24 @@ struct gather_images {
   }
 };
 
-/// x_0 = alpha x_t - sigma v: the gradient of v, over that of x_0.
-struct to_velocity {
-  levels schedule;
-  std::int64_t const* t;
-  float* bar;
-  __device__ void operator()(std::int64_t i) const {
-    bar[i] *= -static_cast<float>(schedule.at(t[i / image_pixels]).sigma);
-  }
-};
-
-/// Adam without a mean of the gradients, as usual against a discriminator. The gradient is 0 then.
+/// Adam without a mean of the gradients, as usual against a discriminator, and the mean of the
+/// parameters over the last steps. The gradient is 0 then.
 struct adam_step {
   static constexpr float decay = 0.99F;
+  static constexpr float longest_mean = 0.999F;
   step_state const* state;
   float rate;
   float* w;
   float* w_bar;
   float* squares;
+  float* mean;
   __device__ void operator()(std::int64_t i) const {
     float const square = squares[i] = decay * squares[i] + (1 - decay) * w_bar[i] * w_bar[i];
-    float const unbiased = square / (1 - powf(decay, static_cast<float>(state->step + 1)));
+    auto const steps = static_cast<float>(state->step + 1);
+    float const unbiased = square / (1 - powf(decay, steps));
     w[i] -= rate * w_bar[i] / (sqrtf(unbiased) + 1e-8F);
     w_bar[i] = 0;
+    mean[i] += (w[i] - mean[i]) * (1 - fminf(longest_mean, steps / (steps + 10)));
   }
 };
 
@@ -109,17 +105,23 @@ struct add_losses {
   __device__ void operator()(std::int64_t i) const { to[i] += from[i]; }
 };
 
-/// Parameters, their gradients, and what Adam keeps of them.
+/// Parameters, their gradients, and what is kept of both over the steps.
 struct trained_parameters {
   device_array<float> values;
   device_array<float> gradient;
   device_array<float> squares;
+  device_array<float> mean;
 
   explicit trained_parameters(std::vector<float> const& initial)
-      : values(initial), gradient(initial.size()), squares(initial.size()) {}
+      : values(initial), gradient(initial.size()), squares(initial.size()), mean(initial) {}
+  /// As if training began with the values of now.
+  void restart() {
+    squares.write(std::vector<float>(squares.size()));
+    mean.write(values.read());
+  }
   void update(cudaStream_t stream, step_state const* state, float rate) const {
     each(stream, static_cast<std::int64_t>(values.size()),
-         adam_step{state, rate, values.data(), gradient.data(), squares.data()});
+         adam_step{state, rate, values.data(), gradient.data(), squares.data(), mean.data()});
   }
 };
 
@@ -140,7 +142,7 @@ class trainer {
 
   /// Lambda is what begin_step writes.
   [[nodiscard]] addloss::add_practical<> objective() const {
-    return {.lambda = addloss::number_at{&state_.data()->lambda}, .penalty = {.gamma = 1e-2}};
+    return {.lambda = addloss::number_at{&state_.data()->lambda}, .penalty = {.gamma = 0.5}};
   }
   [[nodiscard]] auto student_loss() const {
     auto const objective = this->objective();
@@ -148,13 +150,17 @@ class trainer {
         fake_logits_,
         objective.distillation(schedule_, view_of(fake_), view_of(target_), times(teacher_t_)));
   }
+  [[nodiscard]] auto copy_loss() const {
+    return addloss::distillation<addloss::uniform>{}(schedule_, view_of(fake_), view_of(target_),
+                                                     times(student_t_));
+  }
   [[nodiscard]] auto discriminator_loss() const {
     return objective().discriminator<float, addloss::device_space>(real_logits_, fake_logits_,
                                                                    features_bar_);
   }
 
  public:
-  static constexpr std::size_t head_count = 2;
+  static constexpr std::size_t head_count = 3;
 
   /// `images` [count, 784].
   trainer(cudaStream_t stream, trainer_settings const& settings, std::vector<float> const& images)
@@ -168,7 +174,8 @@ class trainer {
         images_(images),
         network_(settings.batch, settings.hidden),
         teacher_(images, images_.data(), settings.batch),
-        heads_{patch_head(settings.batch, 4), patch_head(settings.batch, 7)},
+        heads_{patch_head(settings.batch, 7), patch_head(settings.batch, 14),
+               patch_head(settings.batch, image_side)},
         student_(network_.initial_parameters(settings.seed)),
         head_parameters_(initial_heads()),
         state_(1),
@@ -177,7 +184,6 @@ class trainer {
         teacher_t_(batch()),
         real_(pixels()),
         x_t_(pixels()),
-        v_(pixels()),
         fake_(pixels()),
         target_(pixels()),
         fake_bar_(pixels()),
@@ -187,13 +193,31 @@ class trainer {
         non_finite_(2) {
     for (std::size_t k = 0; k < head_count; ++k) make_head(k);
     context_.stream = stream_;
-    context_.bytes = addloss::workspace_bytes(student_loss(), discriminator_loss());
+    context_.bytes = addloss::workspace_bytes(copy_loss(), student_loss(), discriminator_loss());
     workspace_.emplace(context_.bytes);
     context_.workspace = workspace_->data();
     addloss::zero_workspace(context_);
   }
 
-  /// Enqueues a step.
+  /// Enqueues a step towards a copy of the teacher, which a student of ADD begins as: it learns
+  /// what the teacher makes of its x_s.
+  void copy_step() {
+    begin();
+    generate();
+    teacher_(stream_, schedule_, x_t_.data(), student_t_.data(), target_.data());
+    addloss::value_and_grad(context_, copy_loss(),
+                            addloss::view<addloss::device_space>(&losses_.data()->distillation),
+                            view_of(fake_bar_), {.non_finite = non_finite_.data()});
+    add_up_losses();
+    backward_student();
+    student_.update(stream_, state_.data(), settings_.copy_rate);
+  }
+  /// Ends the steps above.
+  void begin_distillation() {
+    student_.restart();
+    state_.write(std::vector<step_state>(1));
+  }
+  /// Enqueues a step of ADD.
   void step() {
     begin();
     generate();
@@ -219,9 +243,7 @@ class trainer {
   void generate() {
     addloss::add_noise(context_, schedule_, view_of(real_), times(student_t_),
                        noise(step_state::student_noise), view_of(x_t_));
-    network_.forward(stream_, student_.values.data(), x_t_.data(), student_t_.data(), v_.data());
-    addloss::to_sample(addloss::v_prediction{}, context_, schedule_, view_of(x_t_),
-                       times(student_t_), view_of(v_), view_of(fake_));
+    network_.forward(stream_, student_.values.data(), x_t_.data(), student_t_.data(), fake_.data());
   }
   /// What the teacher makes of the student's image at a random t: a constant.
   void teach() {
@@ -258,7 +280,7 @@ class trainer {
                                                       .distillation = scalar(to->distillation)},
         {.logits = {.fake = generator_bar_}, .student = view_of(fake_bar_)},
         {.non_finite = non_finite_.data() + 1});
-    each(stream_, loss_count, add_losses{&to[0].total_d, &to[1].total_d});
+    add_up_losses();
   }
   /// From there to the parameters.
   void backward() {
@@ -269,9 +291,7 @@ class trainer {
                                     head(head_parameters_.gradient, k));
       heads_[k].backward_images(stream_, w, tensors_[k].generator_bar.data(), fake_bar_.data());
     }
-    each(stream_, pixel_count(), to_velocity{schedule_, student_t_.data(), fake_bar_.data()});
-    network_.backward(stream_, student_.values.data(), fake_bar_.data(), memory_.data(),
-                      student_.gradient.data());
+    backward_student();
   }
   void update() {
     head_parameters_.update(stream_, state_.data(), settings_.head_rate);
@@ -297,12 +317,17 @@ class trainer {
   [[nodiscard]] trained_parameters& student() { return student_; }
   [[nodiscard]] trained_parameters& heads() { return head_parameters_; }
 
-  /// One step from noise alone, which `generated` then has.
-  void sample() {
-    std::int64_t const last = schedule_.size - 1;
-    student_t_.write(std::vector<std::int64_t>(batch(), last));
-    real_.write(std::vector<float>(pixels()));
-    generate();
+  /// A batch of images, drawn from noise in `steps` steps.
+  [[nodiscard]] std::vector<float> sample(int steps) {
+    auto const student = [&](auto const& x_t, std::int64_t t, auto const& x_0) {
+      student_t_.write(std::vector<std::int64_t>(batch(), t));
+      network_.forward(stream_, student_.mean.data(), x_t.data, student_t_.data(), x_0.data);
+    };
+    addloss::sample_few_steps(addloss::re_noise{}, context_, host_schedule_.table(),
+                              addloss::student_timesteps::trailing(steps),
+                              {.seed = settings_.seed, .stream = 300}, student, view_of(x_t_),
+                              view_of(fake_));
+    return fake_.read();
   }
 
  private:
@@ -313,6 +338,13 @@ class trainer {
   using read_rows = std::vector<addloss::rows<float const, addloss::device_space>>;
   using written_rows = std::vector<addloss::rows<float, addloss::device_space>>;
 
+  void add_up_losses() {
+    each(stream_, loss_count, add_losses{&losses_.data()[0].total_d, &losses_.data()[1].total_d});
+  }
+  void backward_student() {
+    network_.backward(stream_, student_.values.data(), fake_.data(), fake_bar_.data(),
+                      memory_.data(), student_.gradient.data());
+  }
   void make_head(std::size_t k) {
     auto const tokens = static_cast<std::size_t>(heads_[k].tokens());
     auto const channels = static_cast<std::size_t>(heads_[k].channels());
@@ -335,7 +367,9 @@ class trainer {
 
   /// The part of a head in a buffer of all heads.
   [[nodiscard]] float* head(device_array<float> const& all, std::size_t k) const {
-    return all.data() + (k == 0 ? 0 : heads_[0].parameter_count());
+    std::size_t first = 0;
+    for (std::size_t before = 0; before < k; ++before) first += heads_[before].parameter_count();
+    return all.data() + first;
   }
   [[nodiscard]] std::vector<float> initial_heads() const {
     std::vector<float> result;
@@ -364,7 +398,7 @@ class trainer {
 
   device_array<step_state> state_;
   device_array<std::int64_t> numbers_, student_t_, teacher_t_;
-  device_array<float> real_, x_t_, v_, fake_, target_, fake_bar_, memory_;
+  device_array<float> real_, x_t_, fake_, target_, fake_bar_, memory_;
   device_array<step_losses> losses_;
   device_array<addloss::head_statistics> health_;
   device_array<std::int64_t> non_finite_;
