@@ -430,7 +430,7 @@ void run_norm(cuda_context const& ctx, norm_extent const& norm, layer_pass<T> co
                                  .slope = static_cast<T>(norm.negative_slope)}};
   run_tasks(ctx, groups * body.parts(), body);
   if (gradients && p.w_bar != nullptr) {
-    run_elements(ctx, channels, add_norm_parameters<T>{p.workspace, p.w_bar, groups, channels});
+    run_elements<1>(ctx, channels, add_norm_parameters<T>{p.workspace, p.w_bar, groups, channels});
   }
 }
 
