@@ -89,7 +89,7 @@ void const* all(int which) {
       norm<float, cuda::norm_step::tangent_backward>(),
       norm<double, cuda::norm_step::tangent_backward>(),
       elements<cuda::add_norm_parameters<float>>(),
-      rows_of<cuda::pad_row<float, float>>(),
+      rows_of<cuda::unfold_row<float>>(),
       rows_of<cuda::pad_row<float, bfloat16>>(),
       rows_of<cuda::unpad_row<float>>(),
       elements<cuda::pack_weight<float, bfloat16>>(),
