@@ -41,9 +41,9 @@ template <class Body>
 void const* body() {
   return reinterpret_cast<void const*>(&cuda::run_body<Body>);
 }
-template <class F>
+template <class F, int Each = 1>
 void const* elements() {
-  return body<cuda::element_tasks<F>>();
+  return body<cuda::element_tasks<F, Each>>();
 }
 template <class F>
 void const* rows_of() {
@@ -89,7 +89,7 @@ void const* all(int which) {
       norm<float, cuda::norm_step::tangent_backward>(),
       norm<double, cuda::norm_step::tangent_backward>(),
       elements<cuda::add_norm_parameters<float>>(),
-      rows_of<cuda::pad_row<float, float>>(),
+      rows_of<cuda::unfold_row<float>>(),
       rows_of<cuda::pad_row<float, bfloat16>>(),
       rows_of<cuda::unpad_row<float>>(),
       elements<cuda::pack_weight<float, bfloat16>>(),
@@ -112,9 +112,9 @@ void const* all(int which) {
       body<cuda::normalise_vector<float>>(),
       body<cuda::divide_row<float>>(),
       body<cuda::divide_backward_row<float>>(),
-      elements<detail::leaky_element<float>>(),
-      elements<detail::leaky_slope<float>>(),
-      elements<detail::skip_elements<float>>(),
+      elements<detail::leaky_element<float>, 4>(),
+      elements<detail::leaky_slope<float>, 4>(),
+      elements<detail::skip_elements<float>, 4>(),
   };
   return kernels[which];
 }

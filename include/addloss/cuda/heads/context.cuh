@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /// Heads on a GPU: the context that a `head_stack` and its layers run in, and what they share.
 ///
-/// Layers read and write features with the tokens before the channels, [B, L, C]: a convolution is
-/// then one batched matrix product without im2col (cuda/heads/conv1d.cuh), and sums over tokens are
-/// sums of columns, which neighbouring threads read side by side. A stack takes [B, C, L] as on the
+/// Layers read and write features with the tokens before the channels, [B, L, C]: the window of a
+/// convolution is then one run of memory (cuda/heads/conv1d.cuh), and sums over tokens are sums of
+/// columns, which neighbouring threads read side by side. A stack takes [B, C, L] as on the
 /// CPU and turns it when it reads or writes it; a penalty's gradient stays as it is.
 /// Spectral normalisation: sums in double; sigma stays as the terms of its sum, one a row of W, and
 /// whoever needs it adds them up, in the same order.

@@ -1,22 +1,24 @@
 // SPDX-License-Identifier: MIT
 /// heads/conv1d.hpp and heads/linear.hpp on a GPU, as matrix products.
 ///
-/// x is copied with its circular padding, [B, L + k - 1, C], k taps: then the k C numbers that y at
-/// one token is made of lie one after the other, and those of the next token C further. Read as a
-/// matrix of windows, its rows would overlap, which no leading dimension can say; but the windows
-/// k tokens apart are the rows of a plain matrix. So
-///   y     one product for the windows that begin at r, r + k, r + 2 k, ..., for each r < k: a
-///         strided batch of k, as deep as k C, with no im2col and no sum over calls
-///   x_bar the same of y_bar with the weight of exchanged channels and reversed taps
-///   weight_bar[:, :, t]  one product over all tokens of all samples, with x begun t tokens later:
-///         again a strided batch of k. Windows that reach into the next sample count nothing, as
-///         y_bar has zeros there.
-/// What the first two write for these windows is left out when y is brought to [B, L, C'], which adds
-/// the bias.
-/// Copies are in the type of the product's operands. With one tap, and operands in T, there are no
-/// copies: x, y_bar and the weight are read where they are.
-/// saved: the weight in both orders, x padded; saved_dot: x_dot padded; saved_bar: y_bar with zeros
-/// after each sample.
+/// What y at one token is made of, the k C numbers of its window of k taps, is a row of a matrix; so
+///   y      all rows times the weight
+///   x_bar  the same of y_bar, with the weight of exchanged channels and reversed taps
+///   weight_bar  the transpose of that second matrix times x: its taps, too, are reversed. Neither x
+///          nor x_dot need be kept as windows.
+/// The windows, with operands in T: written out, [B L, k C], k times the size of x, in the workspace
+/// of a pass; y is one product.
+/// With narrower operands, which are copies anyway: x with its circular padding, [B, L + k - 1, C],
+/// where the windows lie overlapping, each C further on. Such rows are no matrix with a leading
+/// dimension, but the windows k tokens apart are: a product is a strided batch of k, for the windows
+/// that begin at r, r + k, r + 2 k, ..., r < k, of weight_bar for each tap. Windows that reach into
+/// the next sample are left out when y is brought to [B, L, C'], and count nothing in weight_bar, as
+/// the copy of x has zeros there. cuBLAS takes bfloat16 at full speed so, but on an H200 float at a
+/// third and TF32 at half of the speed of one dense product.
+/// With one tap, and operands in T, there are no copies: x, y_bar and the weight are read where they
+/// are.
+/// saved: the weight in both orders; with narrower operands also x with zeros after each sample, and
+/// in saved_dot x_dot.
 /// `method` is the CPU's choice: Toom-Cook's has no place here.
 /// Same bits for any number of blocks, if the product's are. Bias gradient: columns of up to 256
 /// tokens in double, rounded, then those in double.
@@ -71,6 +73,29 @@ struct pad_row {
   }
 };
 
+/// The windows of x [B, L, C], [B, L, k, C]: each token to the k windows that it is in.
+template <class T>
+struct unfold_row {
+  T const* x;
+  T* windows;
+  std::int64_t length;
+  std::int64_t channels;
+  std::int64_t taps;
+
+  __device__ void operator()(std::int64_t row, int lane) const {
+    std::int64_t const token = row % length;
+    std::int64_t const sample = row - token;
+    T const* const from = x + row * channels;
+    std::int64_t to = (token + taps / 2) % length;
+    for (std::int64_t t = 0; t < taps; ++t) {
+      T* const window = windows + ((sample + to) * taps + t) * channels;
+#pragma unroll 4
+      for (std::int64_t c = lane; c < channels; c += 32) window[c] = from[c];
+      to = to == 0 ? length - 1 : to - 1;
+    }
+  }
+};
+
 /// The windows' results brought together: y[b, l] = windows[b, l] + bias, from rows of
 /// `length + padding` a sample; with no padding y may be `windows`. No bias: null.
 template <class T>
@@ -113,7 +138,7 @@ struct pack_weight {
   }
 };
 
-/// w_bar [O, C, k] += gradient [k, O, C].
+/// w_bar [O, C, k] += gradient, with reversed taps [k, O, C].
 template <class T>
 struct add_taps {
   T const* gradient;
@@ -122,7 +147,9 @@ struct add_taps {
   std::int64_t taps;
 
   __device__ void operator()(std::int64_t i) const {
-    for (std::int64_t t = 0; t < taps; ++t) w_bar[i * taps + t] += gradient[t * size + i];
+    for (std::int64_t t = 0; t < taps; ++t) {
+      w_bar[i * taps + t] += gradient[(taps - 1 - t) * size + i];
+    }
   }
 };
 
@@ -140,6 +167,7 @@ struct column_entry {
 template <class T, class Product>
 struct convolution {
   using S = typename Product::template operand<T>;
+  static constexpr bool narrow_operands = !std::is_same_v<S, T>;
   static constexpr std::int64_t rows_of_piece = 256;
 
   std::int64_t in_channels;
@@ -151,164 +179,161 @@ struct convolution {
       : in_channels(l.in_channels), out_channels(l.out_channels), taps(l.kernel), shape(x) {}
 
   [[nodiscard]] layer_sizes sizes() const {
-    std::int64_t const wider = in_channels > out_channels ? in_channels : out_channels;
     layer_sizes result;
-    if (copies()) {
-      result.saved = 2 * weight_numbers() + copy_numbers(in_channels);
-      result.saved_bar = copy_numbers(out_channels);
+    if (packed()) result.saved = 2 * weight_numbers();
+    if (narrow_operands) {
+      result.saved += copy_numbers(in_channels);
       result.saved_dot = copy_numbers(in_channels);
-      result.workspace = 2 * copy_numbers(out_channels);
     }
-    if (taps > 1) {
-      result.workspace += window_numbers(wider) + detail::aligned(weight_count());
-    }
+    result.workspace = operand_numbers();
+    if (apart() > 1) result.workspace += product_numbers();
+    if (taps > 1) result.workspace += detail::aligned(weight_count());
     result.workspace += detail::aligned(pieces() * out_channels);
     return result;
   }
 
   void forward(cuda_heads<Product> const& ctx, layer_pass<T> const& p) const {
     if (shape.size() == 0) return;
-    S const* x = own(p.x);
-    if (copies()) {
-      auto const memory = saved(p.saved);
-      run_elements(
+    saved_parts const memory = saved(p.saved);
+    if (packed()) {
+      run_elements<1>(
           ctx.gpu, in_channels * out_channels,
           pack_weight<T, S>{p.w, memory.forward, memory.reversed, out_channels, in_channels, taps});
-      pad(ctx, p.x, in_channels, memory.x, nullptr);
-      x = memory.x;
     }
-    apply(ctx, p, x, p.w + weight_count(), p.y);
+    apply(ctx, p, windows_of(ctx, p, p.x, in_channels, memory.x), p.w + weight_count(), p.y);
   }
 
   void tangent(cuda_heads<Product> const& ctx, layer_pass<T> const& p) const {
     if (shape.size() == 0) return;
-    S const* x = own(p.x_dot);
-    if (copies()) {
-      S* const copy = reinterpret_cast<S*>(p.saved_dot);
-      pad(ctx, p.x_dot, in_channels, copy, nullptr);
-      x = copy;
-    }
-    if (p.y_dot != nullptr) apply(ctx, p, x, nullptr, p.y_dot);
+    if (p.y_dot == nullptr && !narrow_operands) return;
+    S const* const x_dot =
+        windows_of(ctx, p, p.x_dot, in_channels, reinterpret_cast<S*>(p.saved_dot));
+    if (p.y_dot != nullptr) apply(ctx, p, x_dot, nullptr, p.y_dot);
   }
 
   void backward(cuda_heads<Product> const& ctx, layer_pass<T> const& p) const {
-    backward(ctx, p, p.saved_bar, false);
+    backward(ctx, p, false);
   }
   void tangent_backward(cuda_heads<Product> const& ctx, layer_pass<T> const& p) const {
-    backward(ctx, p, nullptr, true);
+    backward(ctx, p, true);
   }
 
  private:
-  /// Both; `kept`: where y_bar goes that a tangent_backward reads as y_dot_bar.
-  void backward(cuda_heads<Product> const& ctx, layer_pass<T> const& p, T* kept,
-                bool second) const {
-    if (shape.size() == 0) return;
+  void backward(cuda_heads<Product> const& ctx, layer_pass<T> const& p, bool second) const {
+    if (shape.size() == 0 || (p.x_bar == nullptr && p.w_bar == nullptr)) return;
     parts const memory = parts_of(p.workspace);
-    S const* circular = own(p.y_bar);
-    S const* zeros = own(p.y_bar);
-    if (copies()) {
-      S* const to = kept != nullptr ? reinterpret_cast<S*>(kept) : memory.zeros;
-      bool const both = p.x_bar != nullptr && taps > 1;
-      bool const any = kept != nullptr || p.w_bar != nullptr || (p.x_bar != nullptr && taps == 1);
-      pad(ctx, p.y_bar, out_channels, both ? memory.circular : nullptr, any ? to : nullptr);
-      zeros = to;
-      circular = taps > 1 ? memory.circular : to;
-    }
+    S const* const y_bar = windows_of(ctx, p, p.y_bar, out_channels, nullptr);
     if (p.x_bar != nullptr) {
-      S const* const w = copies() ? saved(p.saved).reversed : own(p.w);
-      windows(ctx, p, circular, out_channels, {w, in_channels}, in_channels, p.x_bar);
-      unpad(ctx, p, in_channels, nullptr, p.x_bar);
+      S const* const w = packed() ? saved(p.saved).reversed : own(p.w);
+      multiply(ctx, p, y_bar, out_channels, {w, in_channels}, in_channels, p.x_bar);
+      gather(ctx, p, in_channels, nullptr, p.x_bar);
     }
     if (p.w_bar == nullptr) return;
-    add_product(ctx, p, zeros, copies() ? saved(p.saved).x : own(p.x), false);
+    add_product(ctx, p, y_bar, narrow_operands ? saved(p.saved).x : own(p.x), false);
     if (second) {
-      bool const copied = copies();
-      add_product(ctx, p, copied ? reinterpret_cast<S const*>(p.saved_bar) : own(p.y_dot_bar),
-                  copied ? reinterpret_cast<S const*>(p.saved_dot) : own(p.x_dot), true);
+      add_product(ctx, p, windows_of(ctx, p, p.y_dot_bar, out_channels, nullptr),
+                  narrow_operands ? reinterpret_cast<S const*>(p.saved_dot) : own(p.x_dot), true);
     }
     if (taps > 1) {
-      run_elements(ctx.gpu, in_channels * out_channels,
-                   add_taps<T>{memory.gradient, p.w_bar, in_channels * out_channels, taps});
+      run_elements<1>(ctx.gpu, in_channels * out_channels,
+                      add_taps<T>{memory.gradient, p.w_bar, in_channels * out_channels, taps});
     }
-    std::int64_t const rows = shape.batch * shape.length;
-    sum_columns(ctx.gpu, rows, out_channels, rows_of_piece, column_entry<T>{p.y_bar, out_channels},
-                memory.bias);
-    run_elements(ctx.gpu, out_channels,
-                 add_pieces<T>{memory.bias, pieces(), out_channels, p.w_bar + weight_count()});
+    sum_columns(ctx.gpu, rows(), out_channels, rows_of_piece,
+                column_entry<T>{p.y_bar, out_channels}, memory.bias);
+    run_elements<1>(ctx.gpu, out_channels,
+                    add_pieces<T>{memory.bias, pieces(), out_channels, p.w_bar + weight_count()});
   }
 
+  /// x as the operand whose rows are windows: itself or in the workspace. Narrower operands go to
+  /// `copy` as well, where it is not null, for add_product.
+  S const* windows_of(cuda_heads<Product> const& ctx, layer_pass<T> const& p, T const* x,
+                      std::int64_t channels, S* copy) const {
+    S* const operand = parts_of(p.workspace).operand;
+    if constexpr (narrow_operands) {
+      bool const one = taps == 1 && copy != nullptr;  // the same
+      run_rows(ctx.gpu, copied_rows(),
+               pad_row<T, S>{x, one ? nullptr : operand, copy, shape.length, channels, padding()});
+      return one ? copy : operand;
+    } else {
+      if (taps == 1) return x;
+      run_rows(ctx.gpu, rows(), unfold_row<T>{x, operand, shape.length, channels, taps});
+      return operand;
+    }
+  }
   /// y = W x + bias.
   void apply(cuda_heads<Product> const& ctx, layer_pass<T> const& p, S const* x, T const* bias,
              T* y) const {
-    S const* const w = copies() ? saved(p.saved).forward : own(p.w);
-    windows(ctx, p, x, in_channels, {w, taps * in_channels, 0, true}, out_channels, y);
-    unpad(ctx, p, out_channels, bias, y);
+    S const* const w = packed() ? saved(p.saved).forward : own(p.w);
+    multiply(ctx, p, x, in_channels, {w, taps * in_channels, 0, true}, out_channels, y);
+    gather(ctx, p, out_channels, bias, y);
   }
-
-  /// The product of all windows with `weight`: with one tap to y, else to the workspace.
-  void windows(cuda_heads<Product> const& ctx, layer_pass<T> const& p, S const* x,
-               std::int64_t channels, product_operand<S> weight, std::int64_t y_channels,
-               T* y) const {
+  /// The product of all windows with `weight`: to y, or if they overlap to the workspace.
+  void multiply(cuda_heads<Product> const& ctx, layer_pass<T> const& p, S const* x,
+                std::int64_t channels, product_operand<S> weight, std::int64_t y_channels,
+                T* y) const {
     ctx.product.multiply(ctx.gpu,
                          product_call<T, S>{.rows = windows_of_batch(),
                                             .columns = y_channels,
                                             .depth = taps * channels,
-                                            .batches = taps,
+                                            .batches = apart(),
                                             .a = {x, taps * channels, channels},
                                             .b = weight,
-                                            .c = taps > 1 ? parts_of(p.workspace).windows : y,
-                                            .c_ld = taps * y_channels,
+                                            .c = apart() > 1 ? parts_of(p.workspace).product : y,
+                                            .c_ld = apart() * y_channels,
                                             .c_batch_stride = y_channels});
   }
-  void unpad(cuda_heads<Product> const& ctx, layer_pass<T> const& p, std::int64_t channels,
-             T const* bias, T* y) const {
-    if (taps == 1 && bias == nullptr) return;
-    run_rows(ctx.gpu, shape.batch * shape.length,
-             unpad_row<T>{taps > 1 ? parts_of(p.workspace).windows : y, bias, y, shape.length,
-                          channels, taps - 1});
+  void gather(cuda_heads<Product> const& ctx, layer_pass<T> const& p, std::int64_t channels,
+              T const* bias, T* y) const {
+    if (apart() == 1 && bias == nullptr) return;
+    run_rows(ctx.gpu, rows(),
+             unpad_row<T>{apart() > 1 ? parts_of(p.workspace).product : y, bias, y, shape.length,
+                          channels, padding()});
   }
-  /// Adds y_bar^T x, to the gradient in the workspace (where the first overwrites), or with one tap
-  /// to w_bar.
+  /// Adds the product of the windows of y_bar with x, to the gradient in the workspace (where the
+  /// first overwrites), or with one tap to w_bar.
   void add_product(cuda_heads<Product> const& ctx, layer_pass<T> const& p, S const* y_bar,
                    S const* x, bool adds) const {
     bool const here = taps == 1;
+    std::int64_t const rows_of_product = taps / apart() * out_channels;
     ctx.product.multiply(ctx.gpu,
-                         product_call<T, S>{.rows = out_channels,
+                         product_call<T, S>{.rows = rows_of_product,
                                             .columns = in_channels,
                                             .depth = window_count(),
-                                            .batches = taps,
-                                            .a = {y_bar, out_channels, 0, true},
-                                            .b = {x, in_channels, in_channels},
+                                            .batches = apart(),
+                                            .a = {y_bar, rows_of_product, out_channels, true},
+                                            .b = {x, in_channels},
                                             .c = here ? p.w_bar : parts_of(p.workspace).gradient,
                                             .c_ld = in_channels,
                                             .c_batch_stride = in_channels * out_channels,
                                             .adds = here || adds});
   }
-  void pad(cuda_heads<Product> const& ctx, T const* x, std::int64_t channels, S* circular,
-           S* zeros) const {
-    if (circular == nullptr && zeros == nullptr) return;
-    run_rows(ctx.gpu, padded_rows(),
-             pad_row<T, S>{x, circular, zeros, shape.length, channels, taps - 1});
-  }
 
-  [[nodiscard]] bool copies() const { return taps > 1 || !std::is_same_v<S, T>; }
-  /// x itself as an operand; null where there are copies.
+  /// Whether the weight is copied.
+  [[nodiscard]] bool packed() const { return taps > 1 || narrow_operands; }
+  /// x itself as an operand; null where it is copied.
   static S const* own(T const* x) {
-    if constexpr (std::is_same_v<S, T>) {
-      return x;
-    } else {
+    if constexpr (narrow_operands) {
       return nullptr;
+    } else {
+      return x;
     }
   }
 
-  [[nodiscard]] std::int64_t weight_count() const { return out_channels * in_channels * taps; }
-  [[nodiscard]] std::int64_t padded_rows() const { return shape.batch * (shape.length + taps - 1); }
-  /// Up to the last token of the last sample.
-  [[nodiscard]] std::int64_t window_count() const { return padded_rows() - (taps - 1); }
-  [[nodiscard]] std::int64_t windows_of_batch() const { return (window_count() + taps - 1) / taps; }
-  [[nodiscard]] std::int64_t pieces() const {
-    return (shape.batch * shape.length + rows_of_piece - 1) / rows_of_piece;
+  /// More tokens of a copied sample.
+  [[nodiscard]] std::int64_t padding() const { return narrow_operands ? taps - 1 : 0; }
+  /// Windows so many tokens apart do not overlap in memory.
+  [[nodiscard]] std::int64_t apart() const { return padding() + 1; }
+  [[nodiscard]] std::int64_t rows() const { return shape.batch * shape.length; }
+  [[nodiscard]] std::int64_t copied_rows() const {
+    return shape.batch * (shape.length + padding());
   }
+  /// Up to the last token of the last sample.
+  [[nodiscard]] std::int64_t window_count() const { return copied_rows() - padding(); }
+  [[nodiscard]] std::int64_t windows_of_batch() const {
+    return (window_count() + apart() - 1) / apart();
+  }
+  [[nodiscard]] std::int64_t weight_count() const { return out_channels * in_channels * taps; }
+  [[nodiscard]] std::int64_t pieces() const { return (rows() + rows_of_piece - 1) / rows_of_piece; }
 
   // Numbers of T.
   static std::int64_t numbers(std::int64_t operands) {
@@ -316,48 +341,44 @@ struct convolution {
     return detail::aligned((operands + each - 1) / each);
   }
   [[nodiscard]] std::int64_t weight_numbers() const { return numbers(weight_count()); }
+  [[nodiscard]] std::int64_t wider() const {
+    return in_channels > out_channels ? in_channels : out_channels;
+  }
   /// A padded copy. The last windows of a batch reach beyond it, by less than two windows: what they
   /// read makes only what is left out.
   [[nodiscard]] std::int64_t copy_numbers(std::int64_t channels) const {
-    return numbers((padded_rows() + (taps > 1 ? 2 * taps : 0)) * channels);
+    return numbers((copied_rows() + (taps > 1 ? 2 * taps : 0)) * channels);
   }
-  [[nodiscard]] std::int64_t window_numbers(std::int64_t channels) const {
-    return detail::aligned(taps * windows_of_batch() * channels);
+  [[nodiscard]] std::int64_t operand_numbers() const {
+    if (narrow_operands) return copy_numbers(wider());
+    return taps > 1 ? detail::aligned(rows() * taps * wider()) : 0;
+  }
+  [[nodiscard]] std::int64_t product_numbers() const {
+    return detail::aligned(apart() * windows_of_batch() * wider());
   }
 
   struct saved_parts {
     S* forward;
     S* reversed;
-    S* x;
+    S* x;  ///< of narrower operands
   };
   [[nodiscard]] saved_parts saved(T* memory) const {
+    if (!packed()) return {};
     return {reinterpret_cast<S*>(memory), reinterpret_cast<S*>(memory + weight_numbers()),
             reinterpret_cast<S*>(memory + 2 * weight_numbers())};
   }
   struct parts {
-    S* circular;
-    S* zeros;
-    T* windows;
+    S* operand;
+    T* product;
     T* gradient;
     T* bias;
   };
   [[nodiscard]] parts parts_of(T* workspace) const {
-    std::int64_t const wider = in_channels > out_channels ? in_channels : out_channels;
-    T* next = workspace;
     parts result{};
-    if (copies()) {
-      result.circular = reinterpret_cast<S*>(next);
-      next += copy_numbers(out_channels);
-      result.zeros = reinterpret_cast<S*>(next);
-      next += copy_numbers(out_channels);
-    }
-    if (taps > 1) {
-      result.windows = next;
-      next += window_numbers(wider);
-      result.gradient = next;
-      next += detail::aligned(weight_count());
-    }
-    result.bias = next;
+    result.operand = reinterpret_cast<S*>(workspace);
+    result.product = workspace + operand_numbers();
+    result.gradient = result.product + (apart() > 1 ? product_numbers() : 0);
+    result.bias = result.gradient + (taps > 1 ? detail::aligned(weight_count()) : 0);
     return result;
   }
 };

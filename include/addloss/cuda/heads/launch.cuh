@@ -34,26 +34,26 @@ void run_tasks(cuda_context const& ctx, std::int64_t tasks, Body const& body) {
   check("launch", cudaLaunchKernelEx(&config, run_body<Body>, body, tasks));
 }
 
-/// f(i) for elements: four a thread, 256 apart.
-template <class F>
+/// f(i) for elements: `Each` a thread, 256 apart.
+template <class F, int Each>
 struct element_tasks {
   static constexpr int threads = 256;
-  static constexpr int each = 4;
   F f;
   std::int64_t size;
 
   __device__ void operator()(std::int64_t task) const {
-    std::int64_t const first = task * (threads * each) + threadIdx.x;
+    std::int64_t const first = task * (threads * Each) + threadIdx.x;
 #pragma unroll
-    for (int i = 0; i < each; ++i) {
+    for (int i = 0; i < Each; ++i) {
       if (first + i * threads < size) f(first + i * threads);
     }
   }
 };
-template <class F>
+/// `Each` = 1: for a few elements that take long, sums among them.
+template <int Each = 4, class F>
 void run_elements(cuda_context const& ctx, std::int64_t size, F const& f) {
-  constexpr std::int64_t piece = element_tasks<F>::threads * element_tasks<F>::each;
-  run_tasks(ctx, (size + piece - 1) / piece, element_tasks<F>{f, size});
+  constexpr std::int64_t piece = element_tasks<F, Each>::threads * Each;
+  run_tasks(ctx, (size + piece - 1) / piece, element_tasks<F, Each>{f, size});
 }
 
 /// f(row, lane) for rows: the 32 lanes of a warp share one.

@@ -2,13 +2,14 @@
 /// heads/local_norm.hpp and heads/group_norm.hpp on a GPU, with their leaky ReLU.
 ///
 /// A block has the elements of one statistic over several channels, or of eight channels with a
-/// statistic each: it sweeps over them twice, for the sums and to write the result. 64 threads to each of eight neighbouring
-/// channels read whole sectors of 32 bytes; the second sweep finds in the second-level cache what the
-/// first one read. With C = 384 and 32 samples in groups of 8, that is 192 blocks.
-/// Formulas, what is kept, NaN: as there. Sums in double: each thread adds every 64th token, then the
-/// threads of a channel, in an order that the shape fixes. Same bits for any number of blocks. Mean
-/// and variance come from one sweep of squares from the first element on: in double arithmetic the
-/// variance loses as many digits as the square of that element's distance from the mean has, in
+/// statistic each: it sweeps over them twice, for the sums and to write the result. 48 or 64 threads
+/// to each of eight neighbouring channels read whole sectors of 32 bytes; the second sweep finds in
+/// the second-level cache what the first one read. With C = 384 and 32 samples in groups of 8, that
+/// is 192 blocks.
+/// Formulas, what is kept, NaN: as there. Sums in double: each thread of a channel adds its tokens,
+/// then the threads are added, in an order that the shape fixes. Same bits for any number of blocks.
+/// Mean and variance come from one sweep of squares from the first element on: in double arithmetic
+/// the variance loses as many digits as the square of that element's distance from the mean has, in
 /// variances; in float none.
 #pragma once
 
@@ -52,7 +53,9 @@ struct norm_pass {
 template <class T, norm_step Step>
 struct normalise {
   static constexpr int columns = 8;
-  static constexpr int lanes = 64;
+  /// Two blocks then find registers on a multiprocessor (80 a thread; 64 in the other passes), so that
+  /// 192 are one wave on 132.
+  static constexpr int lanes = Step == norm_step::tangent_backward ? 48 : 64;
   static constexpr int threads = columns * lanes;
   static constexpr int warps = threads / 32;
 
@@ -430,7 +433,7 @@ void run_norm(cuda_context const& ctx, norm_extent const& norm, layer_pass<T> co
                                  .slope = static_cast<T>(norm.negative_slope)}};
   run_tasks(ctx, groups * body.parts(), body);
   if (gradients && p.w_bar != nullptr) {
-    run_elements(ctx, channels, add_norm_parameters<T>{p.workspace, p.w_bar, groups, channels});
+    run_elements<1>(ctx, channels, add_norm_parameters<T>{p.workspace, p.w_bar, groups, channels});
   }
 }
 

@@ -297,20 +297,20 @@ void projection_backward(cuda_context const& ctx, projection<T> const& l, layer_
               pass.a_bar);
   run_rows(ctx, pass.batch, sum_tokens<T>{p.y_bar, pass.d_bar, pass.length});
   if (p.w_bar != nullptr) {
-    run_elements(ctx, pass.width * (pass.channels + 1), classifier_gradient<T>{pass});
+    run_elements<1>(ctx, pass.width * (pass.channels + 1), classifier_gradient<T>{pass});
   }
   if (pass.conditions == 0) return;
   run_rows(ctx, pass.batch * pass.width, modulation_gradient<T>{pass});
   if (p.w_bar != nullptr) {
-    run_elements(ctx, pass.width, condition_bias_gradient<T>{pass});
+    run_elements<1>(ctx, pass.width, condition_bias_gradient<T>{pass});
   }
   for (int k = 0; k < pass.conditions; ++k) {
     std::int64_t const size = pass.condition[k].size;
     if (p.w_bar != nullptr) {
-      run_elements(ctx, pass.width * size, condition_weight_gradient<T>{pass, k});
+      run_elements<1>(ctx, pass.width * size, condition_weight_gradient<T>{pass, k});
     }
     if (pass.condition[k].gradient != nullptr) {
-      run_elements(ctx, pass.batch * size, condition_gradient<T>{pass, k});
+      run_elements<1>(ctx, pass.batch * size, condition_gradient<T>{pass, k});
     }
   }
 }
@@ -326,7 +326,8 @@ struct layer_on<cuda_heads<Product>, projection<T>> {
   static void forward(projection<T> const& l, heads const& ctx, layer_pass<T> const& p) {
     auto const pass = cuda::pass_of(l, p);
     cuda::run_rows(ctx.gpu, pass.batch * pass.width, cuda::modulate<T>{pass});
-    cuda::run_elements(ctx.gpu, pass.batch * (pass.channels + 1), cuda::combine_channels<T>{pass});
+    cuda::run_elements<1>(ctx.gpu, pass.batch * (pass.channels + 1),
+                          cuda::combine_channels<T>{pass});
     contract(ctx, pass, p.x, pass.d, p.y);
   }
   static void backward(projection<T> const& l, heads const& ctx, layer_pass<T> const& p) {
