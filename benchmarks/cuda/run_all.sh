@@ -20,6 +20,10 @@ done
 if python3 -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
   echo "== PyTorch"
   python3 "$here/compare_with_torch.py" "$bin/libbench_cuda.so" || failed+=" compare_with_torch.py"
+  if [[ -x $bin/cuda_head_steps ]]; then
+    python3 "$here/heads/compare_with_torch.py" "$bin/cuda_head_steps" ||
+      failed+=" heads/compare_with_torch.py"
+  fi
 else
   echo "no PyTorch with CUDA: not compared (pip install torch)"
 fi

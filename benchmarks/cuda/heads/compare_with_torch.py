@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: MIT
 """The discriminator's step of K heads on a GPU: addloss against PyTorch.
 
-usage: compare_heads_with_torch.py PROGRAM [--heads K] [--batch B] [--length L] [--spectral]
+usage: compare_with_torch.py PROGRAM [--heads K] [--batch B] [--length L] [--spectral]
 
-PROGRAM: benchmarks/cuda/head_stack_bench.cu, compiled. Needs PyTorch with CUDA.
+PROGRAM: cuda_head_steps. Needs PyTorch with CUDA.
 
 The step: hinge loss of reals and fakes, R1 on the reals' features with its exact gradient (in PyTorch
 by double backward), gradients of all parameters. PyTorch runs in the fastest of several ways for each

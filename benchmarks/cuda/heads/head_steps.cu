@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The steps that train a discriminator of K heads on a GPU: results against the CPU's, times, and what
 // each layer takes. A program of its own:
-//   nvcc -std=c++20 -O3 -arch=native -Iinclude benchmarks/cuda/head_stack_bench.cu
-//     benchmarks/cuda/head_reference.cpp -lcublas -o head_stack_bench
-//   ./head_stack_bench [--heads K] [--batch B] [--channels C] [--length L] [--spectral] [--json]
-// --json: only the times of the discriminator's step, for compare_heads_with_torch.py.
+//   cuda_head_steps [--heads K] [--batch B] [--channels C] [--length L] [--spectral] [--json]
+// --json: only the times of the discriminator's step, for compare_with_torch.py.
 #include <addloss/cuda/heads/cublas_product.cuh>
 #include <addloss/cuda_heads.cuh>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// The settings and inputs of head_stack_bench.cu, and its step on the CPU.
+/// The settings and inputs of head_steps.cu, and its step on the CPU.
 #pragma once
 
 #include <cstddef>
