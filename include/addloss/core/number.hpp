@@ -26,19 +26,20 @@ class number {
  public:
   constexpr number(double value) : value_(value) {}  // NOLINT(*-explicit-*)
   constexpr number(number_at from)  // NOLINT(*-explicit-*)
-      : address_(from.address), in_memory_(true) {}
+      : address_(from.address == nullptr ? &nowhere : from.address) {}
 
   /// Where its memory can be read.
   [[nodiscard]] ADDLOSS_HOST_DEVICE constexpr double get() const {
-    return in_memory_ ? *address_ : value_;
+    return in_memory() ? *address_ : value_;
   }
-  [[nodiscard]] constexpr bool in_memory() const { return in_memory_; }
-  [[nodiscard]] constexpr bool missing() const { return in_memory_ && address_ == nullptr; }
+  [[nodiscard]] ADDLOSS_HOST_DEVICE constexpr bool in_memory() const { return address_ != nullptr; }
+  [[nodiscard]] constexpr bool missing() const { return address_ == &nowhere; }
 
  private:
+  static constexpr double nowhere = 0;  ///< instead of a null pointer; never read
+
   double value_ = 0;
   double const* address_ = nullptr;
-  bool in_memory_ = false;
 };
 
 namespace detail {
