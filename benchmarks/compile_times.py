@@ -42,7 +42,8 @@ def is_nvcc(compiler):
 
 def version(compiler):
     done = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True)
-    return done.stdout.strip().splitlines()[-1 if is_nvcc(compiler) else 0]
+    lines = done.stdout.strip().splitlines()
+    return next(l for l in lines if "release" in l) if is_nvcc(compiler) else lines[0]
 
 
 def seconds(compiler, header, includes=()):

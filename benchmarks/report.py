@@ -23,7 +23,7 @@ import time
 import compile_times
 import plot
 
-PEERS = ("eigen", "xtensor", "std", "separate")
+PEERS = ("eigen", "xtensor", "std", "eager", "separate")
 BENCHMARKS_OF = "bench_"
 
 # The rows of the main table: what it says, the program, the benchmark.
@@ -163,7 +163,14 @@ def cells(title, row):
 HEAD = ["", "ours", "GB/s", "of the limit", *PEERS, "allocations", "target"]
 
 
+def filled(head, table):
+    """Without the columns that have nothing in them."""
+    used = [i for i in range(len(head)) if i == 0 or any(line[i] for line in table)]
+    return [[line[i] for i in used] for line in (head, *table)]
+
+
 def print_table(head, table):
+    head, *table = filled(head, table)
     widths = [max(len(line[i]) for line in [head, *table]) for i in range(len(head))]
     for line in [head, *table]:
         first, *others = (c.ljust(w) if i in (0, len(head) - 1) else c.rjust(w)
@@ -172,6 +179,7 @@ def print_table(head, table):
 
 
 def markdown(head, table):
+    head, *table = filled(head, table)
     return "\n".join(["| " + " | ".join(head) + " |",
                       "| --- " + "| ---: " * (len(head) - 2) + "| --- |",
                       *("| " + " | ".join(line) + " |" for line in table), ""])
