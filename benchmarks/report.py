@@ -4,6 +4,7 @@
 
 usage: report.py program ... [--out DIR] [--min-time S] [--compiler TEXT] [--flags TEXT]
                  [--compile COMPILER] [--append FILE ...]
+                 [--earlier FILE ...]
 
 Writes DIR/report.md and its plots, and DIR/results.json, all that the programs measured. The exit
 status is 1 if a benchmark failed: where a peer gives other results than ours.
@@ -95,6 +96,13 @@ class Row:
         self.error = entry.get("error_message") if entry.get("error_occurred") else None
         self.time = self.counters.get("median_us", 1e3 * self.counters.get("median_ms", 0))
 
+    @classmethod
+    def kept(cls, entry):
+        """From results.json."""
+        row = cls.__new__(cls)
+        vars(row).update(entry)
+        return row
+
     def get(self, counter):
         return self.counters.get(counter)
 
@@ -128,6 +136,17 @@ def run(programs, min_time, directory):
         context = measured["context"]
         rows += [Row(name, entry) for entry in measured["benchmarks"]]
     return rows, context
+
+
+def less_disturbed(rows, entries):
+    """Of each benchmark the run that took less time; errors stay."""
+    earlier = {(e["program"], e["name"]): Row.kept(e) for e in entries if not e["error"]}
+
+    def best(row):
+        other = earlier.get((row.program, row.name), row)
+        return row if row.error else min(row, other, key=lambda r: r.time)
+
+    return [best(row) for row in rows]
 
 
 def duration(microseconds):
@@ -275,7 +294,9 @@ def write_report(options, rows, context, compiled, main_table):
              f"- {options.compiler}, `{options.flags}`",
              f"- {datetime.date.today()}; `{options.command}`", "",
              "`benchmarks/README.md` says how to read it. Times are medians; in brackets, how many "
-             "times ours a peer takes.", ""]
+             "times ours a peer takes."
+             + (f" Of each benchmark the best of {1 + len(options.earlier)} runs."
+                if options.earlier else ""), ""]
     if compiled:
         lines += [f"To compile `#include <addloss/addloss.hpp>`: {compiled}", ""]
     lines += ["## Main table", "", markdown(HEAD, main_table)]
@@ -316,6 +337,8 @@ def main():
     parser.add_argument("--command", default=" ".join(sys.argv), help="for the report")
     parser.add_argument("--compile", metavar="COMPILER",
                         help="time the umbrella's compilation by this compiler")
+    parser.add_argument("--earlier", type=pathlib.Path, metavar="FILE", nargs="*", default=[],
+                        help="results.json of earlier runs: the least time of each benchmark counts")
     parser.add_argument("--append", type=pathlib.Path, metavar="FILE", nargs="*", default=[],
                         help="what compare_with_torch.py and compile_times.py wrote: --markdown")
     options = parser.parse_args()
@@ -330,6 +353,8 @@ def main():
         compiled = f"{took:.2f} s, target <= {most:g} s: {'yes' if took <= most else 'NO'}"
         print(f"to compile #include <{header}>: {compiled}")
     rows, context = run(options.programs, options.min_time, options.out)
+    for file in options.earlier:
+        rows = less_disturbed(rows, json.loads(file.read_text(encoding="utf-8")))
     keep = [vars(row) for row in rows]
     (options.out / "results.json").write_text(json.dumps(keep, indent=1), encoding="utf-8")
 
