@@ -2,7 +2,9 @@
 // Runs tests written for the CPU in memory that a GPU reads too: while they run, operator new takes
 // managed memory, and their stack lies there. (Only the stack: a thread whose descriptor lay there too
 // could not wait, as the kernel of the operating system refuses futexes in such memory.)
-// Status 77 where there is no GPU: skipped.
+// Constants of the tests stay in the program's own memory, which a simulator reads, and a GPU only
+// if it shares all memory with the host (cudaDevAttrPageableMemoryAccess). Status 77 where there is no
+// such GPU: skipped.
 #include <cuda_runtime_api.h>
 #include <ucontext.h>
 
@@ -94,6 +96,14 @@ int main(int count, char** values) {
     std::puts("no GPU: skipped");
     return 77;
   }
+#if !defined(ADDLOSS_SIMULATED_GPU)
+  int shares_memory = 0;
+  if (cudaDeviceGetAttribute(&shares_memory, cudaDevAttrPageableMemoryAccess, 0) != cudaSuccess ||
+      shares_memory == 0) {
+    std::puts("the GPU does not read all memory of the host: skipped");
+    return 77;
+  }
+#endif
   void* memory = nullptr;
   if (cudaMallocManaged(&memory, stack_size + heap_size) != cudaSuccess) {
     std::puts("no managed memory");

@@ -218,18 +218,18 @@ TEST_CASE("a float keeps infinity and NaN of a loss") {
   CHECK(std::isnan(value));
 }
 
-TEST_CASE("upstream gradients of samples and the loss scale multiply") {
+TEST_CASE("upstream gradients of samples, the loss scale and a term's weight multiply") {
   float const memory[] = {3, -1, 0.5F, -1};
   auto strided = view(memory, 2);
   strided.strides[0] = 2;
-  auto const scale = detail::check_upstream<float, host_space>("f", strided, 4, 2);
-  CHECK(scale.at(0) == 12);
-  CHECK(scale.at(1) == 2);
-  auto const none = detail::check_upstream<float, host_space>("f", {}, 4, 2);
-  CHECK(none.at(1) == 4);
+  auto const scale = detail::check_upstream<float, host_space>("f", strided, 4, 3, 2);
+  CHECK(scale.at(0) == 36);
+  CHECK(scale.at(1) == 6);
+  auto const none = detail::check_upstream<float, host_space>("f", {}, 4, 3, 2);
+  CHECK(none.at(1) == 12);
   std::string text;
   try {
-    detail::check_upstream<float, host_space>("f", strided, 4, 3);
+    detail::check_upstream<float, host_space>("f", strided, 4, 1, 3);
   } catch (error const& e) {
     text = e.what();
   }
