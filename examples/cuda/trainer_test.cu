@@ -80,7 +80,8 @@ TEST_CASE("the trainer's gradients are those of its losses") {
   start(trainer, student, heads);
   // A step so small that no unit of a head changes its side: R1 jumps there.
   check_gradient(trainer, trainer.heads(), &demo::step_losses::total_d, 1e-4, 5e-3);
-  check_gradient(trainer, trainer.student(), &demo::step_losses::total_g, 1e-4, 1.5e-2);
+  // What its units' kinks add falls with the step: 2.2 % of the norm at 1e-4, 0.8 % here.
+  check_gradient(trainer, trainer.student(), &demo::step_losses::total_g, 3e-5, 1.5e-2);
   // Without heads there are no kinks.
   trainer.student().gradient.write(std::vector<float>(student.size()));
   start(trainer, student, std::vector<float>(heads.size()));
