@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Distils on a GPU, without a framework: plain pointers, the CUDA runtime and the library.
 //
-//   cuda_train [--copy-steps 2000] [--steps 8000] [--batch 256] [--hidden 512] [--images 2048]
+//   cuda_train [--copy-steps 2000] [--steps 5000] [--batch 256] [--hidden 512] [--images 2048]
 //              [--seed 1] [--graph 1] [--sheet samples.png]
 //              [--folder /usr/share/datasets/fashion-mnist]
 // The teacher is the exact denoiser of `images` Fashion-MNIST images (networks.cuh). The student
@@ -61,7 +61,7 @@ class captured_calls {
 
 struct options {
   std::map<std::string, std::string> values = {
-      {"--copy-steps", "2000"}, {"--steps", "8000"},  {"--batch", "256"},
+      {"--copy-steps", "2000"}, {"--steps", "5000"},  {"--batch", "256"},
       {"--hidden", "512"},      {"--images", "2048"}, {"--seed", "1"},
       {"--graph", "1"},         {"--sheet", ""},      {"--folder", demo::default_folder}};
 
