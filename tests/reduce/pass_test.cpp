@@ -78,7 +78,7 @@ struct without_tallies {
   static constexpr unsigned operand_count = 1;
   static constexpr unsigned output_count = 0;
   static constexpr unsigned sum_count = 0;
-  static constexpr unsigned total_count = 1;
+  [[maybe_unused]] static constexpr unsigned total_count = 1;
   [[nodiscard]] int parts() const { return 1; }
   [[nodiscard]] part_extent extent(int) const { return {}; }
   [[nodiscard]] int row(int, std::int64_t) const { return 0; }

@@ -86,15 +86,18 @@ struct pass_types {
     }(std::make_index_sequence<operands>{});
     return result;
   }();
-  /// Blocks that are to share a multiprocessor, at least: as many as registers are left for. (Found
-  /// by trying; with more, the compiler spills.)
-  static constexpr unsigned resident_blocks = [] {
-    if (outputs > 1 || registers > 8) return 4;
-    if (sums == 0 || (sums == 1 && registers <= 4)) return 6;
-    return packet <= 4 ? 5 : 4;
-  }();
-
   using element = std::remove_cvref_t<decltype(std::declval<Pass const&>().row(0, std::int64_t{}))>;
+
+  /// Blocks that are to share a multiprocessor, at least: as many as registers are left for. (Found
+  /// by trying; with more, the compiler spills.) `generated`: noise that may be stored is not.
+  static constexpr unsigned resident_blocks(bool generated) {
+    if (outputs > 1) return packet <= 4 ? 4 : 2;
+    if (packet > 4 && (generated || registers > 16)) return 3;
+    if (registers > 8 || (sums > 1 && sizeof(typename Pass::arithmetic) > 4)) return 4;
+    if (sums == 0 || (sums == 1 && registers <= 4 && packet <= 4)) return 6;
+    return packet <= 4 && sizeof(element) <= 12 ? 5 : 4;
+  }
+
   using runner =
       row_runner<element, typename Pass::arithmetic, sums, tallies, output_type, outputs, packet>;
   using plan = pass_plan<Pass::max_parts>;
@@ -286,7 +289,7 @@ __device__ inline bool takes_last_ticket(unsigned* ticket, unsigned blocks) {
 
 /// `workspace`: see cuda_context; null where nothing is to be finished.
 template <class Pass, bool Generated>
-__global__ void __launch_bounds__(threads, pass_types<Pass>::resident_blocks)
+__global__ void __launch_bounds__(threads, pass_types<Pass>::resident_blocks(Generated))
     run_pass(__grid_constant__ Pass const pass,
              __grid_constant__ typename pass_types<Pass>::plan const plan, std::int64_t tasks,
              unsigned* ticket, double* entries) {

@@ -171,7 +171,11 @@ struct row_runner {
 
   /// Quarters that a thread loads at once: all, where registers for them are left.
   template <class... Readers>
-  static constexpr int at_once = (decltype(Readers::now)::registers + ...) <= 12 ? 4 : 2;
+  static constexpr int at_once = [] {
+    constexpr int registers = (decltype(Readers::now)::registers + ...);
+    if (registers <= 12) return 4;
+    return registers <= 16 ? 2 : 1;
+  }();
 
   template <int First, class... Readers>
   static __device__ void load(std::int64_t i, bool aligned, Readers&... readers) {
@@ -206,9 +210,11 @@ struct row_runner {
     (readers.row.begin(readers.now, at.i), ...);
     slots<A[4], Sums> sums;
     run_quarter<0>(element, at, sums, all, readers...);
+    if constexpr (at_once<Readers...> == 1) load<1>(at.i, at.inputs_aligned, readers...);
     run_quarter<1>(element, at, sums, all, readers...);
-    if constexpr (at_once<Readers...> == 2) load<2>(at.i, at.inputs_aligned, readers...);
+    if constexpr (at_once<Readers...> < 4) load<2>(at.i, at.inputs_aligned, readers...);
     run_quarter<2>(element, at, sums, all, readers...);
+    if constexpr (at_once<Readers...> == 1) load<3>(at.i, at.inputs_aligned, readers...);
     run_quarter<3>(element, at, sums, all, readers...);
     if constexpr (Sums > 0) {
 #pragma unroll
