@@ -2,9 +2,7 @@
 // Runs tests written for the CPU in memory that a GPU reads too: while they run, operator new takes
 // managed memory, and their stack lies there. (Only the stack: a thread whose descriptor lay there too
 // could not wait, as the kernel of the operating system refuses futexes in such memory.)
-// Constants of the tests stay in the program's own memory, which a simulator reads, and a GPU only
-// if it shares all memory with the host (cudaDevAttrPageableMemoryAccess). Status 77 where there is no
-// such GPU: skipped.
+// Static objects of the tests have theirs there too. Status 77 where there is no GPU: skipped.
 #include <cuda_runtime_api.h>
 #include <ucontext.h>
 
@@ -37,8 +35,27 @@ class managed_heap {
   std::pmr::unsynchronized_pool_resource blocks_;
 };
 
-/// Null before and after the tests. Other threads than theirs (those of the runtime) take none of it.
+/// From the first static object on to the end of the tests; null without a GPU. Other threads than
+/// theirs (those of the runtime) take none of it.
 thread_local managed_heap* heap = nullptr;
+/// The tests' stack, and behind it their heap; null without managed memory.
+char* managed = nullptr;
+bool started = false;
+
+void start() {
+  started = true;
+  cuda_scope const scope;
+  int devices = 0;
+  void* memory = nullptr;
+  if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0 ||
+      cudaMallocManaged(&memory, stack_size + heap_size) != cudaSuccess) {
+    return;
+  }
+  managed = static_cast<char*>(memory);
+  // Never destroyed: static objects of the tests give their blocks back after main.
+  alignas(managed_heap) static unsigned char room[sizeof(managed_heap)];
+  heap = ::new (room) managed_heap(managed + stack_size, heap_size);
+}
 
 /// Before each block: where it came from, and the alignment of what follows.
 struct alignas(16) block_header {
@@ -48,6 +65,7 @@ struct alignas(16) block_header {
 
 void* allocate(std::size_t size) {
   size += sizeof(block_header);
+  if (!started) start();
   managed_heap* const owner = inside_cuda ? nullptr : heap;
   void* const memory = owner != nullptr ? owner->allocate(size) : std::malloc(size);
   if (memory == nullptr) return nullptr;
@@ -92,35 +110,27 @@ void run_on_stack() { run.status = run_tests(run.count, run.values); }
 
 int main(int count, char** values) {
   int devices = 0;
-  if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
+  {
+    cuda_scope const scope;
+    if (cudaGetDeviceCount(&devices) != cudaSuccess) devices = 0;
+  }
+  if (devices == 0) {
     std::puts("no GPU: skipped");
     return 77;
   }
-#if !defined(ADDLOSS_SIMULATED_GPU)
-  int shares_memory = 0;
-  if (cudaDeviceGetAttribute(&shares_memory, cudaDevAttrPageableMemoryAccess, 0) != cudaSuccess ||
-      shares_memory == 0) {
-    std::puts("the GPU does not read all memory of the host: skipped");
-    return 77;
-  }
-#endif
-  void* memory = nullptr;
-  if (cudaMallocManaged(&memory, stack_size + heap_size) != cudaSuccess) {
+  if (managed == nullptr) {
     std::puts("no managed memory");
     return 1;
   }
-  // Never destroyed: static objects of the tests give their blocks back after main.
-  static auto* const managed = new managed_heap(static_cast<char*>(memory) + stack_size, heap_size);
   run.count = count;
   run.values = values;
   if (getcontext(&run.tests) != 0) {
     std::puts("no context");
     return 1;
   }
-  run.tests.uc_stack = {.ss_sp = memory, .ss_flags = 0, .ss_size = stack_size};
+  run.tests.uc_stack = {.ss_sp = managed, .ss_flags = 0, .ss_size = stack_size};
   run.tests.uc_link = &run.main;
   makecontext(&run.tests, run_on_stack, 0);
-  heap = managed;
   static_cast<void>(swapcontext(&run.main, &run.tests));
   heap = nullptr;
   return run.status;
