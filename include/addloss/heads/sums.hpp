@@ -155,6 +155,7 @@ template <arithmetic_scalar T>
 void sum_columns(strided<T> weight, strided_rows<T> const& matrix, column_range range,
                  double* sum) {
   for (std::int64_t j = 0; j < range.count; ++j) sum[j] = 0;
+  if (matrix.rows == 0) return;  // its data may be null
   T const* const first = matrix.data + range.first;
   std::int64_t i = 0;
   for (; i + 4 <= matrix.rows; i += 4) {
