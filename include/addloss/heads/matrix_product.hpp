@@ -86,6 +86,14 @@ struct tile_rows {
   std::int64_t depth_stride;
 };
 
+/// The same of packed rows, whose strides the compiler knows.
+template <arithmetic_scalar T>
+struct packed_tile_rows {
+  static constexpr std::int64_t row_stride = 1;
+  static constexpr std::int64_t depth_stride = product_tile<T>::rows;
+  T const* data;
+};
+
 /// Where C lies: element (row, j) of a panel at row * row_stride + column[j].
 template <arithmetic_scalar T>
 struct product_destination {
@@ -98,8 +106,8 @@ struct product_destination {
 
 /// Rows of C and up to Vectors vectors of columns, for one block of the depth. `b` is packed, `column`
 /// as above; the first `rows` rows and `columns` columns are stored.
-template <arithmetic_scalar T, int Rows, int Vectors>
-[[gnu::noinline]] void multiply_tile(std::int64_t depth, tile_rows<T> a, T const* b,
+template <arithmetic_scalar T, int Rows, int Vectors, class A>
+[[gnu::noinline]] void multiply_tile(std::int64_t depth, A a, T const* b,
                                      product_destination<T> const& c, std::int64_t first_row,
                                      std::int64_t rows, std::int64_t const* column, int columns) {
   using pack = native_pack<T>;
@@ -240,7 +248,7 @@ void multiply(int threads, left_matrix<T> const& a, T* packed, Source const& sou
       source.pack(first, p, length, panel);
       for (std::int64_t row = 0; row < a.rows; row += tile::rows) {
         multiply_tile<T, tile::rows, tile::vectors>(
-            length, {packed + row * length, 1, tile::rows}, panel, c, row,
+            length, packed_tile_rows<T>{packed + row * length}, panel, c, row,
             at_most(tile::rows, a.rows - row), column, columns);
       }
     });
@@ -300,9 +308,9 @@ void multiply_panel(tensor_view<T const, 2> const& a, tensor_view<T const, 2> co
     T const* const from = a.data + p * a.strides[1];
     auto const multiply_rows = [&]<int Rows>(std::integral_constant<int, Rows> /*rows*/,
                                              std::int64_t row) {
-      multiply_tile<T, Rows, Vectors>(length,
-                                      {from + row * a.strides[0], a.strides[0], a.strides[1]},
-                                      panel, c, row, Rows, column, columns);
+      multiply_tile<T, Rows, Vectors>(
+          length, tile_rows<T>{from + row * a.strides[0], a.strides[0], a.strides[1]}, panel, c,
+          row, Rows, column, columns);
     };
     std::int64_t row = 0;
     for (; row + tile::rows <= rows; row += tile::rows) {
