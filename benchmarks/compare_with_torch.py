@@ -57,9 +57,9 @@ class Ours:
     def __init__(self, path, threads, data):
         import numpy
 
-        self.library = ctypes.CDLL(path)
-        self.library.loss_compiler.restype = ctypes.c_char_p
-        self.compiler = self.library.loss_compiler().decode()
+        self.calls = ctypes.CDLL(path)
+        self.calls.loss_compiler.restype = ctypes.c_char_p
+        self.compiler = self.calls.loss_compiler().decode()
         self.inputs = [x.float().numpy() for x in data.inputs]
         self.timesteps = data.timesteps.numpy()
         self.outputs = [numpy.full(data.shape, numpy.nan, numpy.float32) for _ in range(2)]
@@ -70,7 +70,7 @@ class Ours:
         import numpy
 
         alpha, sigma = numpy.zeros(1000), numpy.zeros(1000)
-        self.library.loss_levels(*(ctypes.c_void_p(a.ctypes.data) for a in (alpha, sigma)))
+        self.calls.loss_levels(*(ctypes.c_void_p(a.ctypes.data) for a in (alpha, sigma)))
         return alpha, sigma
 
     def bind(self, data, threads):
@@ -93,7 +93,7 @@ class Ours:
             "add_noise": (a, b, t, first, batch, size),
             "add_generated_noise": (a, None, t, first, batch, size),
         }[data.name]
-        function = getattr(self.library, f"loss_{name}")
+        function = getattr(self.calls, f"loss_{name}")
         function.restype = None if name == "add_noise" else double
         threads = ctypes.c_int(threads)
         return lambda: function(threads, *arguments)

@@ -116,11 +116,11 @@ class Case:
     def bind(self, library):
         self.tables, self.seeds = {}, {}
         if library is not None:
-            self.library = library
+            self.calls = library
             self.call = self.make_call(library)
 
     def run(self):
-        self.library.run_call(self.call, torch.cuda.current_stream().cuda_stream)
+        self.calls.run_call(self.call, torch.cuda.current_stream().cuda_stream)
 
     def common(self):
         return [self.kind.encode(), self.shape[0], self.shape[1], self.levels.data_ptr(), 1000,
@@ -359,17 +359,18 @@ def print_row(case, times):
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("library", nargs="?", default="build/bench-cuda/bin/libbench_cuda.so")
+    parser.add_argument("path_of_library", metavar="library", nargs="?",
+                        default="build/bench-cuda/bin/libbench_cuda.so")
     parser.add_argument("--types", nargs="+", default=["float", "bfloat16"], choices=SIZES)
     parser.add_argument("--only", nargs="+", default=list(CASES), choices=CASES)
     parser.add_argument("--turns", type=int, default=11)
     parser.add_argument("--no-compile", action="store_true", help="torch runs eagerly only")
     options = parser.parse_args()
-    if not os.path.exists(options.library):
-        sys.exit(f"no {options.library}: build the target bench_cuda_library")
+    if not os.path.exists(options.path_of_library):
+        sys.exit(f"no {options.path_of_library}: build the target bench_cuda_library")
     if not torch.cuda.is_available():
         sys.exit("PyTorch sees no GPU")
-    library = load(os.path.abspath(options.library))
+    library = load(os.path.abspath(options.path_of_library))
     torch.backends.cuda.matmul.allow_tf32 = False
 
     print(f"{torch.cuda.get_device_name()}; PyTorch {torch.__version__}, "
