@@ -6,7 +6,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <vector>
 
 #include <addloss/cpu/executor.hpp>
@@ -31,22 +30,12 @@ void hinge_discriminator(benchmark::State& state) {
   std::vector<bench::written> outputs;
   real.append_gradients_to(outputs, size);
   fake.append_gradients_to(outputs, size);
-  auto const call = [&](auto* hinge) -> std::function<double()> {
-    if (hinge == nullptr) return {};
-    return [&, hinge] {
-      double total = 0;
-      for (std::size_t k = 0; k < statistics.size(); ++k) {
-        double of_head[6];
-        total += hinge(real.logits[k].data(), fake.logits[k].data(), real.gradients[k].data(),
-                       fake.gradients[k].data(), of_head, size);
-        benchmark::DoNotOptimize(of_head);
-      }
-      return total;
-    };
-  };
   double value = 0;
   auto const [seconds, share] = bench::take_turns_with_peers(
-      state, {call(peers::eigen.hinge), call(peers::xtensor.hinge)}, outputs,
+      state,
+      {bench::over_heads<6>(peers::eigen.hinge, real, fake, size),
+       bench::over_heads<6>(peers::xtensor.hinge, real, fake, size)},
+      outputs,
       [&] {
         add::value_and_grad(
             add::cpu_context{},

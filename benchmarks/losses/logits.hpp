@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include <addloss/core/rows.hpp>
@@ -36,5 +37,22 @@ struct side {
   std::vector<addloss::rows<float const>> logit_rows;
   std::vector<addloss::rows<float>> gradient_rows;
 };
+
+/// A peer's loss of both sides, a call a head: loss(real, fake, their gradients, `Statistics`
+/// numbers, size). No function for a peer that is not there.
+template <std::size_t Statistics, class Loss>
+std::function<double()> over_heads(Loss* loss, side& real, side& fake, std::int64_t size) {
+  if (loss == nullptr) return {};
+  return [loss, &real, &fake, size] {
+    double total = 0;
+    for (std::size_t k = 0; k < real.logits.size(); ++k) {
+      double statistics[Statistics];
+      total += loss(real.logits[k].data(), fake.logits[k].data(), real.gradients[k].data(),
+                    fake.gradients[k].data(), statistics, size);
+      benchmark::DoNotOptimize(statistics);
+    }
+    return total;
+  };
+}
 
 }  // namespace bench

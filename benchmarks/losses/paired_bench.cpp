@@ -6,7 +6,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <vector>
 
 #include <addloss/cpu/executor.hpp>
@@ -30,22 +29,12 @@ void relativistic(benchmark::State& state) {
   std::vector<bench::written> outputs;
   real.append_gradients_to(outputs, size);
   fake.append_gradients_to(outputs, size);
-  auto const call = [&](auto* loss) -> std::function<double()> {
-    if (loss == nullptr) return {};
-    return [&, loss] {
-      double total = 0;
-      for (std::size_t k = 0; k < statistics.size(); ++k) {
-        double of_head[4];
-        total += loss(real.logits[k].data(), fake.logits[k].data(), real.gradients[k].data(),
-                      fake.gradients[k].data(), of_head, size);
-        benchmark::DoNotOptimize(of_head);
-      }
-      return total;
-    };
-  };
   double value = 0;
   auto const [seconds, share] = bench::take_turns_with_peers(
-      state, {call(peers::eigen.relativistic), call(peers::xtensor.relativistic)}, outputs,
+      state,
+      {bench::over_heads<4>(peers::eigen.relativistic, real, fake, size),
+       bench::over_heads<4>(peers::xtensor.relativistic, real, fake, size)},
+      outputs,
       [&] {
         add::value_and_grad(add::cpu_context{},
                             add::paired<>{}.discriminator<float>(real.logit_rows, fake.logit_rows),
