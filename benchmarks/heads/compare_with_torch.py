@@ -16,7 +16,6 @@ read their settings when a program starts; memory is measured with malloc's defa
 
 import argparse
 import ctypes
-import functools
 import gc
 import json
 import math
@@ -26,10 +25,11 @@ import sys
 import warnings
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import torch_head
 import torch_turns
+from torch_head import CHANNELS, CONDITION, WIDTH
 
-BATCH, CHANNELS, LENGTH, CONDITION, WIDTH, KERNEL = 8, 384, 197, 768, 64, 9
-SLOPE, EPSILON = 0.2, 1e-5
+BATCH, LENGTH = torch_head.GROUP, 197
 GAMMA = 1e-5
 GAMMA_OF_COMPARISON = 0.02  # the penalty's part of the gradients then counts
 TOLERANCE = 1e-4
@@ -120,101 +120,6 @@ class Ours:
             assert begin == self.arrays["state"].size
 
 
-@functools.cache
-def define_torch_head():
-    """The classes of the head in PyTorch; here, since the program that starts the others has no use
-    for torch."""
-    import torch
-    import torch.nn.functional as F
-    from torch import nn
-
-    class Convolution(nn.Module):
-        """y = conv1d(x) with circular padding; W / sigma in place of W with spectral norm."""
-
-        def __init__(self, outputs, kernel, spectral):
-            super().__init__()
-            self.weight = nn.Parameter(torch.randn(outputs, CHANNELS, kernel))
-            self.weight.data /= math.sqrt(CHANNELS * kernel)
-            self.bias = nn.Parameter(0.1 * torch.randn(outputs))
-            self.spectral = spectral
-            self.register_buffer("u", F.normalize(torch.randn(outputs), dim=0))
-            self.register_buffer("v", F.normalize(torch.randn(CHANNELS * kernel), dim=0))
-
-        @torch.no_grad()
-        def update(self):
-            w = self.weight.flatten(1)
-            self.v.copy_(F.normalize(w.T @ self.u, dim=0, eps=1e-12))
-            self.u.copy_(F.normalize(w @ self.v, dim=0, eps=1e-12))
-
-        def forward(self, x):
-            w = self.weight
-            if self.spectral:
-                w = w / (self.u @ (w.flatten(1) @ self.v))
-            half = w.shape[2] // 2
-            if half:
-                x = F.pad(x, (half, half), mode="circular")
-            return F.conv1d(x, w, self.bias)
-
-    class LocalNorm(nn.Module):
-        """Mean and biased variance of each channel over all samples of a group and their tokens.
-        Here the batch is one group."""
-
-        def __init__(self, way):
-            super().__init__()
-            self.weight = nn.Parameter(1 + 0.2 * torch.randn(CHANNELS))
-            self.bias = nn.Parameter(0.2 * torch.randn(CHANNELS))
-            self.way = way
-
-        def forward(self, x):
-            if self.way == "batch_norm":
-                return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, EPSILON)
-            mean = x.mean((0, 2), keepdim=True)
-            centred = x - mean
-            variance = centred.square().mean((0, 2), keepdim=True)
-            normal = centred * (variance + EPSILON).rsqrt()
-            return torch.addcmul(self.bias[:, None], normal, self.weight[:, None])
-
-    class Block(nn.Module):
-        def __init__(self, kernel, norm, spectral):
-            super().__init__()
-            self.conv = Convolution(CHANNELS, kernel, spectral)
-            self.norm = LocalNorm(norm)
-
-        def forward(self, x):
-            return F.leaky_relu(self.norm(self.conv(x)), SLOPE, inplace=True)
-
-    class Classifier(Convolution):
-        """The sum over p of out_p m_p / sqrt(P), m a linear map of the condition."""
-
-        def __init__(self, spectral):
-            super().__init__(WIDTH, 1, spectral)
-            self.condition0 = nn.Linear(CONDITION, WIDTH)
-            nn.init.normal_(self.condition0.weight)
-            nn.init.normal_(self.condition0.bias, std=0.1)
-
-        def forward(self, h, condition):
-            m = F.linear(condition, self.condition0.weight / math.sqrt(CONDITION),
-                         self.condition0.bias)
-            return (super().forward(h) * (m / math.sqrt(WIDTH))[:, :, None]).sum(1)
-
-    class Head(nn.Module):
-        def __init__(self, norm, spectral):
-            super().__init__()
-            self.first = Block(1, norm, spectral)
-            self.residual = Block(KERNEL, norm, spectral)
-            self.classifier = Classifier(spectral)
-
-        def normalised(self):
-            return self.first.conv, self.residual.conv, self.classifier
-
-        def forward(self, x, condition):
-            h = self.first(x)
-            h = (self.residual(h) + h) * math.sqrt(0.5)
-            return self.classifier(h, condition)
-
-    return Head
-
-
 class Theirs:
     """The steps in PyTorch."""
 
@@ -226,7 +131,7 @@ class Theirs:
         warnings.filterwarnings("ignore", message="TF32 acceleration")
         torch.manual_seed(0)
         dtype = torch.float64 if double else torch.float32
-        self.head = define_torch_head()(norm, spectral)
+        self.head = torch_head.define()(norm, spectral)
         self.real = torch.randn(BATCH, CHANNELS, LENGTH)
         self.fake = 0.5 + torch.randn(BATCH, CHANNELS, LENGTH)
         self.condition = torch.randn(BATCH, CONDITION)
