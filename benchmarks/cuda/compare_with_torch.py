@@ -22,6 +22,8 @@ import sys
 
 import torch
 
+from torch_graph import captured
+
 LATENTS = (8, 4 * 64 * 64)
 IMAGES = (48, 3 * 512 * 512)
 SMALL_LOGITS = (8, 257)
@@ -285,20 +287,6 @@ def compare(case):
         good = good and error <= VALUE_TOLERANCE
         report += f", value {error:.1e} ({difference(their_value, value):.1e})"
     return good, report
-
-
-def captured(function):
-    """`function` in a CUDA graph."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            function()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        function()
-    return graph.replay
 
 
 def microseconds(function, calls):

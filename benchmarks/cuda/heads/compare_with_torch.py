@@ -22,8 +22,10 @@ import subprocess
 import sys
 import warnings
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../heads"))
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.join(HERE, ".."), os.path.join(HERE, "../../heads")]
 import torch_head
+from torch_graph import captured
 from torch_head import CHANNELS, CONDITION, GROUP
 
 GAMMA = 1e-5
@@ -82,21 +84,6 @@ def median_ms(run, count=15):
     return statistics.median(times)
 
 
-def graph_of(step):
-    import torch
-
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    return graph.replay
-
-
 def main():
     import torch
 
@@ -128,7 +115,7 @@ def main():
         for norm in ("composed", "batch_norm"):
             for compiled in (False, True)[: 1 if options.no_compile else 2]:
                 step = Step(options, norm, compiled, precision == "bfloat16")
-                ways = {"eager": lambda: step, "graph": lambda: graph_of(step)}
+                ways = {"eager": lambda: step, "graph": lambda: captured(step)}
                 for way, make in ways.items():
                     try:
                         ms = median_ms(make())
