@@ -5,9 +5,11 @@
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
+#include <cstdint>
 
 #include <addloss/core/context.hpp>
 #include <addloss/core/error.hpp>
+#include <addloss/core/math.hpp>
 #include <addloss/core/tensor_view.hpp>
 
 namespace addloss {
@@ -60,6 +62,17 @@ inline void check(char const* call, cudaError_t code) {
 #else
   throw e;  // as its own type
 #endif
+}
+
+/// A launch on the context's stream: a block for each task, but at most `ctx.blocks`.
+inline cudaLaunchConfig_t launch_config(cuda_context const& ctx, std::int64_t tasks, int threads) {
+  constexpr std::int64_t most = 0x7fffffff;
+  std::int64_t const limit = ctx.blocks == 0 ? most : detail::at_most(ctx.blocks, most);
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(detail::at_most(tasks, limit)));
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.stream = ctx.stream;
+  return config;
 }
 
 }  // namespace cuda

@@ -99,13 +99,7 @@ void launch(cuda_context const& ctx, Pass const& pass, planned<Pass::max_parts> 
   using types = pass_types<Pass>;
   static_assert(sizeof(Pass) + sizeof(typename types::plan) + 24 <= 4096,
                 "addloss: a kernel has 4 KiB of arguments");
-  constexpr std::int64_t most = 0x7fffffff;
-  std::int64_t const blocks = addloss::detail::at_most(
-      plan.tasks, ctx.blocks == 0 ? most : addloss::detail::at_most(ctx.blocks, most));
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(blocks));
-  config.blockDim = dim3(threads);
-  config.stream = ctx.stream;
+  cudaLaunchConfig_t const config = launch_config(ctx, plan.tasks, threads);
   unsigned* ticket = nullptr;
   double* entries = nullptr;
   if constexpr (types::finishes) {

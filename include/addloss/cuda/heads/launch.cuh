@@ -10,7 +10,6 @@
 
 #include <cstdint>
 
-#include <addloss/core/math.hpp>
 #include <addloss/cuda/context.cuh>
 
 namespace addloss::cuda {
@@ -24,13 +23,7 @@ __global__ void __launch_bounds__(Body::threads) run_body(Body body, std::int64_
 template <class Body>
 void run_tasks(cuda_context const& ctx, std::int64_t tasks, Body const& body) {
   if (tasks <= 0) return;
-  constexpr std::int64_t most = 0x7fffffff;
-  std::int64_t const blocks = addloss::detail::at_most(
-      tasks, ctx.blocks == 0 ? most : addloss::detail::at_most(ctx.blocks, most));
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(blocks));
-  config.blockDim = dim3(static_cast<unsigned>(Body::threads));
-  config.stream = ctx.stream;
+  cudaLaunchConfig_t const config = launch_config(ctx, tasks, Body::threads);
   check("launch", cudaLaunchKernelEx(&config, run_body<Body>, body, tasks));
 }
 

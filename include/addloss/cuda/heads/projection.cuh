@@ -162,6 +162,14 @@ struct sum_tokens {
   }
 };
 
+/// out += scale sum_i term(i), i < count, by one thread.
+template <class T, class Term>
+__device__ void add_sum(T& out, double scale, std::int64_t count, Term const& term) {
+  double sum = 0;
+  for (std::int64_t i = 0; i < count; ++i) sum += term(i);
+  out = static_cast<T>(static_cast<double>(out) + scale * sum);
+}
+
 /// Adds to the gradients of weight and, as one more column, bias.
 template <class T>
 struct classifier_gradient {
@@ -170,13 +178,11 @@ struct classifier_gradient {
     std::int64_t const channels = pass.channels;
     std::int64_t const p = n / (channels + 1);
     std::int64_t const c = n % (channels + 1);
-    double sum = 0;
-    for (std::int64_t b = 0; b < pass.batch; ++b) {
-      T const bar = c < channels ? pass.a_bar[b * channels + c] : pass.d_bar[b];
-      sum += static_cast<double>(pass.m[b * pass.width + p]) * static_cast<double>(bar);
-    }
     T& out = pass.w_bar[c < channels ? p * channels + c : pass.width * channels + p];
-    out = static_cast<T>(static_cast<double>(out) + pass.output_scale * sum);
+    add_sum(out, pass.output_scale, pass.batch, [&](std::int64_t b) {
+      T const bar = c < channels ? pass.a_bar[b * channels + c] : pass.d_bar[b];
+      return static_cast<double>(pass.m[b * pass.width + p]) * static_cast<double>(bar);
+    });
   }
 };
 
@@ -208,13 +214,10 @@ struct condition_weight_gradient {
     auto const& of = pass.condition[k];
     std::int64_t const p = n / of.size;
     std::int64_t const j = n % of.size;
-    double sum = 0;
-    for (std::int64_t b = 0; b < pass.batch; ++b) {
-      sum += static_cast<double>(pass.m_bar[b * pass.width + p]) *
+    add_sum(pass.w_bar[of.weight + p * of.stride + j], of.scale, pass.batch, [&](std::int64_t b) {
+      return static_cast<double>(pass.m_bar[b * pass.width + p]) *
              static_cast<double>(of.values[b * of.size + j]);
-    }
-    T& out = pass.w_bar[of.weight + p * of.stride + j];
-    out = static_cast<T>(static_cast<double>(out) + of.scale * sum);
+    });
   }
 };
 
@@ -243,12 +246,10 @@ struct condition_gradient {
     auto const& of = pass.condition[k];
     std::int64_t const b = n / of.size;
     std::int64_t const j = n % of.size;
-    double sum = 0;
-    for (std::int64_t p = 0; p < pass.width; ++p) {
-      sum += static_cast<double>(pass.m_bar[b * pass.width + p]) *
+    add_sum(of.gradient[n], of.scale, pass.width, [&](std::int64_t p) {
+      return static_cast<double>(pass.m_bar[b * pass.width + p]) *
              static_cast<double>(pass.w[of.weight + p * of.stride + j]);
-    }
-    of.gradient[n] = static_cast<T>(static_cast<double>(of.gradient[n]) + of.scale * sum);
+    });
   }
 };
 
