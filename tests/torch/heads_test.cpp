@@ -149,6 +149,8 @@ TEST_CASE("what the heads cannot take is refused by name") {
   };
   CHECK(error({numbers({2, 3}, 0)}, conditions()) ==
         "torch_heads: features[0] (expected shape [B, C, L] or [B, C, H, W], got rank 2)");
+  CHECK(error({numbers({2, 3, 2, 4}, 0).slice(3, 0, 2), numbers({2, 2, 4}, 0)}, conditions()) ==
+        "torch_heads: features[0] (expected a contiguous tensor, got one with strides)");
   CHECK(error({numbers({2, 3, 4}, 0)}, conditions()).find("expected 2 heads") != std::string::npos);
   CHECK(error({numbers({2, 3, 4}, 0), numbers({2, 2, 4}, 0).to(at::kFloat)}, conditions()) ==
         "rows_from_torch: features (expected Double, got Float)");

@@ -121,6 +121,10 @@ class torch_heads : public torch::nn::Module {
           detail::fail("torch_heads", {name, k}, "shape [B, C, L] or [B, C, H, W]",
                        tensor.defined() ? detail::text() << "rank " << tensor.dim() : "none");
         }
+        // Flattened it would be a copy, which is gone before it is read.
+        if (tensor.dim() == 4 && !tensor.is_contiguous()) {
+          detail::fail("torch_heads", {name, k}, "a contiguous tensor", "one with strides");
+        }
         at::Tensor const map = tensor.dim() == 4 ? tensor.flatten(2) : tensor;
         written.push_back(rows_from_torch<T>(map, name));
         read.emplace_back(written.back());
