@@ -142,14 +142,15 @@ tensor_view<T, Rank, Space> from_dlpack(Tensor const& tensor, char const* name =
     result.strides[axis] = tensor.strides == nullptr ? dense : tensor.strides[axis];
     dense *= result.extents[axis];
   }
-  auto const address = reinterpret_cast<std::uintptr_t>(tensor.data) + tensor.byte_offset;
   if (tensor.data == nullptr && size > 0) fail(function, name, "memory", "a null pointer");
-  if (address % alignof(value_type) != 0) {
+  auto* const start = static_cast<unsigned char*>(tensor.data);
+  auto* const first = start == nullptr ? start : start + tensor.byte_offset;
+  if (reinterpret_cast<std::uintptr_t>(first) % alignof(value_type) != 0) {
     fail(function, name,
          text() << "memory aligned to " << static_cast<int>(alignof(value_type)) << " bytes",
          text() << "a byte_offset of " << static_cast<std::int64_t>(tensor.byte_offset));
   }
-  result.data = reinterpret_cast<T*>(address);
+  result.data = reinterpret_cast<T*>(first);
   return result;
 }
 

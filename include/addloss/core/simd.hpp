@@ -182,7 +182,7 @@ struct simd_pack {
     // Small x stand for themselves, also -0; infinity too; -1 and less have their own results.
     simd_pack const infinity(__builtin_inff());
     simd_pack const inside = select((abs(x) < simd_pack(0x1p-25F)) | (x >= infinity), x, finite);
-    simd_pack const outside = select(x < -one, infinity - infinity, -infinity);
+    simd_pack const outside = select(x < -one, simd_pack(__builtin_nanf("")), -infinity);
     return select(x <= -one, outside, inside);
   }
 

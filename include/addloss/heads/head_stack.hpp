@@ -616,6 +616,7 @@ class head_stack {
   /// Adds `weight` times a loss to `total`, and its count to options.non_finite. Gradients are times
   /// `weight`, too.
   template <class Context, class Loss>
+  // NOLINTNEXTLINE(readability-non-const-parameter): written through the view
   static void add_loss(Context const& ctx, Loss const& loss, double weight, double* total,
                        typename Loss::gradients const& gradients,
                        typename Loss::options const& options) {

@@ -142,10 +142,11 @@ template <arithmetic_scalar T, int Rows, int Vectors, class A>
       pack const row_bias(c.row_bias == nullptr ? T(0) : c.row_bias[first_row + i]);
       ADDLOSS_UNROLL(3)
       for (int j = 0; j < Vectors; ++j) {
-        T* const place = to + column[j * width];
+        int const lane = j * width;
+        T* const place = to + column[lane];
         pack start = c.accumulate ? pack::load(place) : row_bias;
         if (c.accumulate && c.row_bias != nullptr) start += row_bias;
-        if (c.column_bias != nullptr) start += pack::load(c.column_bias + j * width);
+        if (c.column_bias != nullptr) start += pack::load(c.column_bias + lane);
         (start + sum[i][j]).store(place);
       }
     }

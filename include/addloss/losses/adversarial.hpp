@@ -229,13 +229,14 @@ struct adversarial_pass {
   [[nodiscard]] ADDLOSS_HOST_DEVICE bool writes_samples() const { return writer.writes_samples(); }
   ADDLOSS_HOST_DEVICE void finish_part(int part, double const* totals) const {
     if (statistics == nullptr) return;
-    auto const size = static_cast<double>(samples * tokens[part / sides]);
+    int const head = part / sides;
+    auto const size = static_cast<double>(samples * tokens[head]);
     logit_statistics const result{totals[1] / size, totals[2] / size, totals[3] / size,
                                   static_cast<std::int64_t>(totals[total_count - 1])};
     if (Generator || part % sides == 1) {
-      statistics[part / sides].fake = result;
+      statistics[head].fake = result;
     } else {
-      statistics[part / sides].real = result;
+      statistics[head].real = result;
     }
   }
   ADDLOSS_HOST_DEVICE void finish(double value, double bad) const { writer.write(value, bad); }
