@@ -65,6 +65,14 @@ void streaming_triad_loop(float* __restrict out, float const* __restrict a,
   triad_loop(out + i, a + i, b + i, size - i);
 }
 
+#if defined(__AVX512F__)
+constexpr int register_bytes = 64;
+#elif defined(__AVX__)
+constexpr int register_bytes = 32;
+#else
+constexpr int register_bytes = 16;
+#endif
+
 }  // namespace
 
 void copy(float* out, float const* a, std::int64_t size, int threads) {
@@ -94,5 +102,31 @@ void streaming_triad(float* out, float const* a, float const* b, std::int64_t si
     streaming_triad_loop(out + first, a + first, b + first, count);
   });
 }
+
+template <class T>
+double multiply_adds() {
+  using lanes [[gnu::vector_size(register_bytes)]] = T;
+  constexpr int width = register_bytes / sizeof(T);
+  constexpr int chains = 12;  // enough to hide the latency, and registers for all
+  constexpr int steps = 1 << 14;
+  static T volatile number = T(0.5);  // read and written: nothing is known or left out
+  lanes const factor = number - lanes{};
+  lanes sum[chains];
+#pragma GCC unroll 12
+  for (int i = 0; i < chains; ++i) sum[i] = static_cast<T>(i) - lanes{};
+  for (int step = 0; step < steps; ++step) {
+#pragma GCC unroll 12
+    for (int i = 0; i < chains; ++i) sum[i] = sum[i] * factor + factor;
+  }
+  lanes all = sum[0];
+#pragma GCC unroll 12
+  for (int i = 1; i < chains; ++i) all += sum[i];
+  T total = 0;
+  for (int lane = 0; lane < width; ++lane) total += all[lane];
+  number = total / (2 * chains * width);  // 0.5 again, as every sum has become 1
+  return 2.0 * chains * steps * width;
+}
+template double multiply_adds<float>();
+template double multiply_adds<double>();
 
 }  // namespace limits

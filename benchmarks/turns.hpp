@@ -18,6 +18,7 @@
 #include <benchmark/benchmark.h>
 
 #include "allocations.hpp"
+#include "limits.hpp"
 
 namespace bench {
 
@@ -83,14 +84,14 @@ std::int64_t calls_in_turn(Function const& function) {
   return std::max<std::int64_t>(1, static_cast<std::int64_t>(seconds_per_turn / seconds_of_one));
 }
 
-/// The loop of a benchmark (register it with UseManualTime): some calls of `ours`, as many of each
-/// limit, and again. Of a slower limit fewer: turns of one length are disturbed alike.
+/// The loop of a benchmark (register it with UseManualTime): some calls of `ours`, some of each limit,
+/// and again, in turns of about one length, so that they are disturbed alike.
 template <class Ours, class... Limits>
 outcome<sizeof...(Limits)> take_turns(benchmark::State& state, Ours const& ours,
                                       Limits const&... limits) {
   std::int64_t const calls = calls_in_turn(ours);
   [[maybe_unused]] std::array<std::int64_t, sizeof...(Limits)> const calls_of_limit{
-      std::min(calls, calls_in_turn(limits))...};
+      calls_in_turn(limits)...};
   std::vector<double> times;
   std::array<std::vector<double>, sizeof...(Limits)> shares;
   while (state.KeepRunningBatch(calls)) {
@@ -114,6 +115,18 @@ inline void report_speed(benchmark::State& state, double seconds, std::int64_t e
                          std::int64_t bytes) {
   state.counters["elements/s"] = static_cast<double>(elements) / seconds;
   state.counters["bytes/s"] = static_cast<double>(bytes) / seconds;
+}
+
+/// Of a call bound by arithmetic. `operations`: multiplications and additions, by the definition of
+/// what is computed. `done`: those that are done, where a method does fewer. `share`: the time of
+/// limits::multiply_adds<T> by that of the call.
+template <class T>
+void report_arithmetic(benchmark::State& state, double seconds, double operations, double done,
+                       double share, int threads = 1) {
+  double const peak = limits::multiply_adds<T>() / (share * seconds);
+  state.counters["GFLOPs"] = 1e-9 * operations / seconds;
+  state.counters["peak_GFLOPs"] = 1e-9 * peak;
+  state.counters["limit"] = done / seconds / peak / threads;
 }
 
 /// What a call wrote: a tensor, and the largest difference that rounding explains, by its largest
@@ -176,6 +189,7 @@ std::function<double()> call_of(Function* function, Arguments... arguments) {
 struct peer_calls {
   std::function<double()> eigen{};
   std::function<double()> xtensor{};
+  std::function<void()> clear{};  ///< sets to 0 what a call, ours or a peer's, adds to
 };
 
 /// take_turns of ours and the limits with the peers, once their results were found to be the same.
@@ -184,8 +198,14 @@ outcome<sizeof...(Limits) + 2> take_turns_with_peers(benchmark::State& state,
                                                      peer_calls const& calls,
                                                      std::span<written const> outputs,
                                                      Ours const& ours, Limits const&... limits) {
+  auto const from_zero = [&](auto const& call) {
+    return [&] {
+      if (calls.clear) calls.clear();
+      return call();
+    };
+  };
   auto const same = [&](char const* name, std::function<double()> const& call) {
-    return !call || same_results(state, name, ours, call, outputs);
+    return !call || same_results(state, name, from_zero(ours), from_zero(call), outputs);
   };
   if (!same("eigen", calls.eigen) || !same("xtensor", calls.xtensor)) return {};
   auto const timed = [](std::function<double()> const& call) {

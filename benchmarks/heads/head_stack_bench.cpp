@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "limits.hpp"
 #include "turns.hpp"
 
 namespace {
@@ -16,8 +17,8 @@ using bench::head_case, bench::head_steps, bench::step;
 using method = add::convolution_method;
 using normalisation = add::weight_normalisation;
 
-/// A step takes long enough to be timed by itself. Above one head, K steps of one head each run in
-/// turns with it.
+/// A step takes long enough to be timed by itself, in turns with multiply-adds in registers. Above one
+/// head, K steps of one head each take turns too.
 void measure(benchmark::State& state, head_case const& settings, step which) {
   head_steps all(settings);
   std::optional<head_steps> single;
@@ -26,25 +27,33 @@ void measure(benchmark::State& state, head_case const& settings, step which) {
     one.heads = 1;
     single.emplace(one);
   }
-  auto const seconds = [which](head_steps& steps, int calls) {
+  auto const seconds = [](int calls, auto const& call) {
     using clock = std::chrono::steady_clock;
     auto const start = clock::now();
-    for (int i = 0; i < calls; ++i) steps.run(which);
+    for (int i = 0; i < calls; ++i) call();
     return std::chrono::duration<double>(clock::now() - start).count();
   };
-  seconds(all, 1);
+  all.run(which);
+  constexpr int limit_calls = 20;
   std::vector<double> times;
   std::vector<double> separate;
+  std::vector<double> limit;
   for (auto _ : state) {
-    times.push_back(seconds(all, 1));
+    times.push_back(seconds(1, [&] { all.run(which); }));
     state.SetIterationTime(times.back());
-    if (single) separate.push_back(seconds(*single, settings.heads) / times.back());
+    limit.push_back(seconds(limit_calls, limits::multiply_adds<float>) / limit_calls /
+                    times.back());
+    if (single) {
+      separate.push_back(seconds(settings.heads, [&] { single->run(which); }) / times.back());
+    }
   }
   double const median = bench::median(times);
   state.counters["median_ms"] = 1e3 * median;
   state.counters["per_head_ms"] = 1e3 * median / settings.heads;
   if (single) state.counters["separate"] = bench::median(separate);
-  state.counters["GFLOPs"] = 1e-9 * all.direct_operations(which) / median;
+  bench::report_arithmetic<float>(state, median, all.direct_operations(which),
+                                  all.done_operations(which), bench::median(limit),
+                                  settings.threads);
   state.counters["us_per_token"] = 1e6 * median / static_cast<double>(settings.heads) /
                                    static_cast<double>(settings.batch * settings.length);
   state.counters["workspace_MB"] = 1e-6 * static_cast<double>(all.workspace_bytes(which));

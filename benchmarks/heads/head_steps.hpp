@@ -98,19 +98,17 @@ class head_steps {
     return static_cast<std::int64_t>(sizeof(float)) * workspace_floats(which);
   }
 
-  /// Multiplications and additions of all heads' convolutions in direct form, which is nearly all:
-  /// each of y, x_bar, y_dot and of each term of w_bar counts once. Kernel 9, then kernel 1.
-  [[nodiscard]] double direct_operations(step which) const {
-    double const tokens = static_cast<double>(settings_.batch * settings_.length);
-    double const square = static_cast<double>(settings_.channels * settings_.channels);
-    double const unit = 2 * tokens * square * settings_.heads;
-    switch (which) {
-      case step::logits: return unit * (1 * 9 + 1);
-      case step::generator: return unit * (2 * 9 + 2);
-      case step::adversarial: return unit * (3 * 9 + 2);
-      case step::real_side: return unit * (6 * 9 + 5);
-      default: return unit * (9 * 9 + 7);
-    }
+  /// Multiplications and additions of all heads' convolutions in direct form, which is nearly all.
+  [[nodiscard]] double direct_operations(step which) const { return operations(which, 9); }
+  /// Those of the matrix products that are done: fewer by Toom-Cook's method.
+  [[nodiscard]] double done_operations(step which) const {
+    using toom_cook = addloss::detail::toom_cook<float>;
+    addloss::conv1d<float> const of_residual{settings_.channels, settings_.channels, 9,
+                                             settings_.method};
+    if (!of_residual.by_toom_cook(shapes_[0])) return direct_operations(which);
+    std::int64_t const tiles = (settings_.length + toom_cook::step - 1) / toom_cook::step;
+    return operations(which, static_cast<double>(toom_cook::points * tiles) /
+                                 static_cast<double>(settings_.length));
   }
 
   /// Returns the loss; of the discriminator, with its penalty.
@@ -148,6 +146,21 @@ class head_steps {
       return first_order() + features + sizes.saved_bar + sizes.saved_dot + logits;
     }
   };
+
+  /// Each of y, x_bar, y_dot and of each term of w_bar counts once: that of kernel 9, with `taps`
+  /// multiplications for an output and input channel, and that of kernel 1.
+  [[nodiscard]] double operations(step which, double taps) const {
+    double const tokens = static_cast<double>(settings_.batch * settings_.length);
+    double const square = static_cast<double>(settings_.channels * settings_.channels);
+    double const unit = 2 * tokens * square * settings_.heads;
+    switch (which) {
+      case step::logits: return unit * (1 * taps + 1);
+      case step::generator: return unit * (2 * taps + 2);
+      case step::adversarial: return unit * (3 * taps + 2);
+      case step::real_side: return unit * (6 * taps + 5);
+      default: return unit * (9 * taps + 7);
+    }
+  }
 
   [[nodiscard]] std::int64_t workspace_floats(step which) const {
     switch (which) {
