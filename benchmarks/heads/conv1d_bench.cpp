@@ -1,47 +1,21 @@
 // SPDX-License-Identifier: MIT
-// The convolution of a head against its limit, multiply-adds in registers, and against the same
-// sums by Eigen's matrix product, all in turns on one thread.
+// The convolution of a head beside its limit, multiply-adds in registers, and beside Eigen's matrix
+// products.
 #include <addloss/heads/conv1d.hpp>
 
+#include <algorithm>
+#include <concepts>
 #include <cstdint>
+#include <vector>
 
-#if __has_include(<Eigen/Core>)
-#define BENCH_EIGEN 1
-#define EIGEN_DONT_PARALLELIZE  // it would take all threads
-#if defined(__GNUC__) && !defined(__clang__)
-// g++ 12 finds its own AVX-512 intrinsics uninitialised where Eigen uses them.
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-#include <Eigen/Core>
-#endif
-
+#include "limits.hpp"
+#include "peers.hpp"
 #include "turns.hpp"
 
 namespace {
 
 namespace add = addloss;
 using bench::aligned_array;
-
-/// Multiply-adds in registers, and nothing else, with this program's SIMD width.
-constexpr int chains = 12;
-constexpr std::int64_t peak_steps = 1 << 14;
-template <class T>
-[[gnu::noinline]] void multiply_add(T* to, T factor) {
-  using pack = add::native_pack<T>;
-  pack sum[chains];
-  pack const scale(factor);
-#pragma GCC unroll 12
-  for (int i = 0; i < chains; ++i) sum[i] = pack(static_cast<T>(i));
-  for (std::int64_t step = 0; step < peak_steps; ++step) {
-#pragma GCC unroll 12
-    for (int i = 0; i < chains; ++i) sum[i].lanes = sum[i].lanes * scale.lanes + scale.lanes;
-  }
-#pragma GCC unroll 12
-  for (int i = 0; i < chains; ++i) {
-    sum[i].store(to);
-    benchmark::DoNotOptimize(*to);
-  }
-}
 
 enum class kind { forward, inputs, weights };
 using method = add::convolution_method;
@@ -61,8 +35,7 @@ struct tensors {
         x(shape.size()),
         y(shape.size()),
         saved(conv.sizes(shape).saved),
-        workspace(conv.sizes(shape).workspace),
-        padded(channels * (length + conv.kernel - 1)) {
+        workspace(conv.sizes(shape).workspace) {
     ours(kind::forward);  // what the gradients need of it
   }
 
@@ -94,87 +67,50 @@ struct tensors {
     conv.backward(ctx, pass);
   }
 
-#if defined(BENCH_EIGEN)
-  /// One product a sample with all taps as rows, on a padded copy (rows that overlap).
-  void eigen_forward() {
-    using matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-    int const taps = conv.kernel;
-    std::int64_t const padded_length = length + taps - 1;
-    Eigen::Map<matrix const> const weight(w.data(), channels, channels * taps);
-    Eigen::Map<Eigen::Matrix<T, Eigen::Dynamic, 1> const> const bias(w.data() + conv.weight_count(),
-                                                                     channels);
-    for (std::int64_t b = 0; b < batch; ++b) {
-      T const* const sample = x.data() + b * channels * length;
-      Eigen::Map<matrix> result(y.data() + b * channels * length, channels, length);
-      result.colwise() = bias;
-      if (taps == 1) {
-        result.noalias() += weight * Eigen::Map<matrix const>(sample, channels, length);
-        continue;
-      }
-      for (std::int64_t i = 0; i < channels; ++i) {
-        for (std::int64_t m = 0; m < padded_length; ++m) {
-          std::int64_t const at = m - taps / 2;
-          std::int64_t const wrapped = at < 0 ? at + length : at - (at < length ? 0 : length);
-          padded.data()[i * padded_length + m] = sample[i * length + wrapped];
-        }
-      }
-      using strided = Eigen::Stride<Eigen::Dynamic, Eigen::Dynamic>;
-      for (int t = 0; t < taps; ++t) {
-        Eigen::Map<matrix const, 0, strided> const tap(w.data() + t, channels, channels,
-                                                       strided(channels * taps, taps));
-        result.noalias() +=
-            tap * Eigen::Map<matrix const, 0, Eigen::OuterStride<>>(
-                      padded.data() + t, channels, length, Eigen::OuterStride<>(padded_length));
+  /// Of the calls that have a peer.
+  [[nodiscard]] std::vector<bench::written> outputs(kind which) {
+    if constexpr (std::same_as<T, float>) {
+      bool const weights = which == kind::weights;
+      bench::written const result =
+          bench::numbers_of(weights ? w_bar : y, weights ? conv.weight_count() : shape.size());
+      return {{result.numbers, 2e-5}};
+    }
+    return {};
+  }
+  [[nodiscard]] bench::peer_calls peer_calls(kind which) {
+    bench::peer_calls calls;
+    if constexpr (std::same_as<T, float>) {
+      peers::convolution const of{batch, channels, length, conv.kernel};
+      if (threads > 1 || which == kind::inputs) return calls;
+      if (which == kind::forward) {
+        calls.eigen = bench::call_of(peers::eigen.convolve, of, x.data(), w.data(), y.data());
+      } else if (conv.kernel == 1) {
+        calls.eigen =
+            bench::call_of(peers::eigen.convolution_weights, of, x.data(), x.data(), w_bar.data());
+        calls.clear = [this] { std::fill_n(w_bar.data(), conv.weight_count(), 0.0F); };
       }
     }
+    return calls;
   }
-  void eigen_weights() {
-    using matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-    Eigen::Map<matrix> weight(w_bar.data(), channels, channels);
-    for (std::int64_t b = 0; b < batch; ++b) {
-      Eigen::Map<matrix const> const sample(x.data() + b * channels * length, channels, length);
-      weight.noalias() += sample * sample.transpose();
-    }
-  }
-#endif
 
   add::conv1d<T> conv;
   add::feature_shape shape{batch, channels, length};
   int threads;
-  aligned_array<T> w, w_bar, x, y, saved, workspace, padded;
+  aligned_array<T> w, w_bar, x, y, saved, workspace;
 };
 
-/// GFLOPs: as if all had been done in direct form. peak: what the matrix products do, with all of the
-/// time, as a share of the limit on one thread. eigen: Eigen's time by ours, above 1 ours is faster.
 template <class T, kind Which, method Method>
 void conv1d(benchmark::State& state) {
   tensors<T, Method> data(state);
-  alignas(64) T sink[64 / sizeof(T)];
-  T factor = T(0.5);
-  benchmark::DoNotOptimize(factor);
-  auto const ours = [&] { data.ours(Which); };
-  auto const limit = [&] { multiply_add(sink, factor); };
-  double const limit_operations = 2.0 * chains * peak_steps * add::native_pack<T>::width;
-  auto const report = [&](auto const& result) {
-    state.counters["GFLOPs"] = 1e-9 * data.operations() / result.seconds;
-    double const limit_speed = limit_operations / (result.share[0] * result.seconds);
-    state.counters["peak_GFLOPs"] = 1e-9 * limit_speed;
-    state.counters["limit"] = data.products() / result.seconds / limit_speed / data.threads;
-  };
-#if defined(BENCH_EIGEN)
-  if (data.threads == 1 &&
-      (Which == kind::forward || (Which == kind::weights && data.conv.kernel == 1))) {
-    auto const result = bench::take_turns(state, ours, limit, [&] {
-      if constexpr (Which == kind::forward) data.eigen_forward();
-      if constexpr (Which == kind::weights) data.eigen_weights();
-    });
-    report(result);
-    state.counters["eigen_GFLOPs"] = 1e-9 * data.operations() / (result.share[1] * result.seconds);
-    state.counters["eigen"] = result.share[1];
-    return;
-  }
-#endif
-  report(bench::take_turns(state, ours, limit));
+  auto const [seconds, share] = bench::take_turns_with_peers(
+      state, data.peer_calls(Which), data.outputs(Which),
+      [&] {
+        data.ours(Which);
+        return 0.0;
+      },
+      limits::multiply_adds<T>);
+  bench::report_arithmetic<T>(state, seconds, data.operations(), data.products(), share[0],
+                              data.threads);
 }
 
 void both_kernels(benchmark::internal::Benchmark* benchmark) {

@@ -9,7 +9,7 @@ using bench::pass_kind;
 
 template <class T, pass_kind Which>
 void group_norm(benchmark::State& state) {
-  bench::norm_pass<addloss::group_norm, T, Which>(state);
+  bench::norm_pass<addloss::group_norm, T, Which>(state, {.samples = 1, .channels = 384 / 32});
 }
 
 BENCHMARK_TEMPLATE(group_norm, float, pass_kind::forward)->Apply(bench::norm_settings);

@@ -9,7 +9,7 @@ using bench::pass_kind;
 
 template <class T, pass_kind Which>
 void local_norm(benchmark::State& state) {
-  bench::norm_pass<addloss::local_norm, T, Which>(state);
+  bench::norm_pass<addloss::local_norm, T, Which>(state, {.samples = 8, .channels = 1});
 }
 
 BENCHMARK_TEMPLATE(local_norm, float, pass_kind::forward)->Apply(bench::norm_settings);

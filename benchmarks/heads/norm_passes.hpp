@@ -1,18 +1,27 @@
 // SPDX-License-Identifier: MIT
-/// The passes of a norm of a head, with its activation, against loops of the STREAM benchmark that
-/// read and write as many tensors of the same size, for the benchmarks.
+/// The passes of a norm of a head, with its activation, beside loops of the STREAM benchmark that
+/// read and write as many tensors of the same size, and beside Eigen, for the benchmarks.
 #pragma once
 
+#include <algorithm>
+#include <concepts>
 #include <cstdint>
+#include <vector>
 
 #include <addloss/heads/layer.hpp>
 
 #include "limits.hpp"
+#include "peers.hpp"
 #include "turns.hpp"
 
 namespace bench {
 
 enum class pass_kind { forward, backward, tangent, tangent_backward };
+
+/// What is normalised together, of all tokens.
+struct norm_box {
+  std::int64_t samples, channels;
+};
 
 /// The inputs and outputs of a benchmark with the argument threads.
 template <class Norm, class T>
@@ -29,9 +38,10 @@ struct norm_tensors {
         workspace(norm.sizes(shape).workspace),
         x(shape.size()),
         x_dot(shape.size()),
-        y_bar(shape.size()),
+        y_bar(shape.size(), 1),
         y_dot_bar(shape.size()),
-        out(shape.size()) {
+        out(shape.size()),
+        saved_of_peer(norm.sizes(shape).saved) {
     ours(pass_kind::forward);
     ours(pass_kind::backward);
     ours(pass_kind::tangent);
@@ -81,19 +91,58 @@ struct norm_tensors {
     limits::triad(out.floats(), x.floats(), x_dot.floats(), size, threads);
   }
 
+  /// On one thread, of the first two passes; `box`: how many samples and channels are normalised
+  /// together.
+  [[nodiscard]] peer_calls calls_of_peer(pass_kind which, norm_box box) {
+    peer_calls calls;
+    if constexpr (std::same_as<T, float>) {
+      auto const& eigen = peers::eigen;
+      if (threads > 1 || eigen.normalise == nullptr) return calls;
+      peers::norm const of{shape.batch,  shape.channels, shape.length,       box.samples,
+                           box.channels, norm.epsilon,   norm.negative_slope};
+      calls.eigen =
+          call_of(eigen.normalise, of, x.data(), w.data(), saved_of_peer.data(), out.data());
+      if (which == pass_kind::backward) {
+        calls.eigen();
+        calls.eigen = call_of(eigen.normalise_backward, of, x.data(), w.data(),
+                              saved_of_peer.data(), y_bar.data(), out.data(), w_bar.data());
+        calls.clear = [this] { std::fill_n(w_bar.data(), norm.parameter_count(), 0.0F); };
+      }
+    }
+    return calls;
+  }
+  [[nodiscard]] std::vector<written> outputs(pass_kind which) {
+    constexpr double rounding = 1e-5;
+    std::vector<written> result;
+    if constexpr (std::same_as<T, float>) {
+      result.push_back({numbers_of(out, shape.size()).numbers, rounding});
+      if (which == pass_kind::backward) {
+        result.push_back({numbers_of(w_bar, norm.parameter_count()).numbers, rounding});
+      }
+    }
+    return result;
+  }
+
   Norm norm{.channels = shape.channels, .negative_slope = 0.2};
   int threads;
   aligned_array<T> w, w_bar, saved, saved_bar, saved_dot, workspace;
   aligned_array<T> x, x_dot, y_bar, y_dot_bar, out;
+  aligned_array<T> saved_of_peer;
 };
 
 /// limit: time of the simplest loops by ours, 1 is as fast.
 template <class Norm, class T, pass_kind Which>
-void norm_pass(benchmark::State& state) {
+void norm_pass(benchmark::State& state, norm_box box) {
   using tensors = norm_tensors<Norm, T>;
   tensors data(state);
-  auto const result = take_turns(
-      state, [&] { data.ours(Which); }, [&] { data.stream(Which); });
+  constexpr bool has_peer = Which == pass_kind::forward || Which == pass_kind::backward;
+  auto const result = take_turns_with_peers(
+      state, has_peer ? data.calls_of_peer(Which, box) : peer_calls{}, data.outputs(Which),
+      [&] {
+        data.ours(Which);
+        return 0.0;
+      },
+      [&] { data.stream(Which); });
   std::int64_t const size = tensors::shape.size();
   report_speed(state, result.seconds, size,
                tensors::traffic(Which) * size * static_cast<std::int64_t>(sizeof(T)));
