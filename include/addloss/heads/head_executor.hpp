@@ -47,8 +47,11 @@ struct head_executor<cpu_context> {
   static void each_element(cpu_context const& ctx, std::int64_t size, Body const& body) {
     constexpr std::int64_t piece = 4096;
     detail::each_task(ctx, (size + piece - 1) / piece, size, [&](std::int64_t task) {
+      // A copy: what the loop writes could otherwise lie over the members of `body`, and it would read
+      // them again for each element.
+      Body const local = body;
       std::int64_t const last = size - task * piece < piece ? size : (task + 1) * piece;
-      for (std::int64_t i = task * piece; i < last; ++i) body(i);
+      for (std::int64_t i = task * piece; i < last; ++i) local(i);
     });
   }
 
