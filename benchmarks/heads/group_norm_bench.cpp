@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <addloss/heads/group_norm.hpp>
 
-#include "heads/norm_passes.hpp"
+#include "heads/layer_passes.hpp"
 
 namespace {
 
@@ -12,9 +12,10 @@ void group_norm(benchmark::State& state) {
   bench::norm_pass<addloss::group_norm, T, Which>(state, {.samples = 1, .channels = 384 / 32});
 }
 
-BENCHMARK_TEMPLATE(group_norm, float, pass_kind::forward)->Apply(bench::norm_settings);
-BENCHMARK_TEMPLATE(group_norm, float, pass_kind::backward)->Apply(bench::norm_settings);
-BENCHMARK_TEMPLATE(group_norm, float, pass_kind::tangent)->Apply(bench::norm_settings);
-BENCHMARK_TEMPLATE(group_norm, float, pass_kind::tangent_backward)->Apply(bench::norm_settings);
+BENCHMARK_TEMPLATE(group_norm, float, pass_kind::forward)->Apply(bench::one_and_two_threads);
+BENCHMARK_TEMPLATE(group_norm, float, pass_kind::backward)->Apply(bench::one_and_two_threads);
+BENCHMARK_TEMPLATE(group_norm, float, pass_kind::tangent)->Apply(bench::one_and_two_threads);
+BENCHMARK_TEMPLATE(group_norm, float, pass_kind::tangent_backward)
+    ->Apply(bench::one_and_two_threads);
 
 }  // namespace

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
-/// The passes of a norm of a head, with its activation, beside loops of the STREAM benchmark that
-/// read and write as many tensors of the same size, and beside Eigen, for the benchmarks.
+/// The passes of a layer whose output has the shape of its input, on [8, 384, 197], for the benchmarks:
+/// beside loops of the STREAM benchmark that read and write as many tensors, and of a norm beside
+/// Eigen.
 #pragma once
 
 #include <algorithm>
 #include <concepts>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include <addloss/heads/layer.hpp>
@@ -18,30 +20,25 @@ namespace bench {
 
 enum class pass_kind { forward, backward, tangent, tangent_backward };
 
-/// What is normalised together, of all tokens.
-struct norm_box {
-  std::int64_t samples, channels;
-};
-
 /// The inputs and outputs of a benchmark with the argument threads.
-template <class Norm, class T>
-struct norm_tensors {
+template <class Layer, class T>
+struct layer_tensors {
   static constexpr addloss::feature_shape shape{8, 384, 197};
 
-  explicit norm_tensors(benchmark::State const& state)
-      : threads(static_cast<int>(state.range(0))),
-        w(norm.parameter_count()),
-        w_bar(norm.parameter_count()),
-        saved(norm.sizes(shape).saved),
-        saved_bar(norm.sizes(shape).saved_bar),
-        saved_dot(norm.sizes(shape).saved_dot),
-        workspace(norm.sizes(shape).workspace),
+  layer_tensors(benchmark::State const& state, Layer const& of)
+      : layer(of),
+        threads(static_cast<int>(state.range(0))),
+        w(layer.parameter_count()),
+        w_bar(layer.parameter_count()),
+        saved(layer.sizes(shape).saved),
+        saved_bar(layer.sizes(shape).saved_bar),
+        saved_dot(layer.sizes(shape).saved_dot),
+        workspace(layer.sizes(shape).workspace),
         x(shape.size()),
         x_dot(shape.size()),
         y_bar(shape.size(), 1),
         y_dot_bar(shape.size()),
-        out(shape.size()),
-        saved_of_peer(norm.sizes(shape).saved) {
+        out(shape.size()) {
     ours(pass_kind::forward);
     ours(pass_kind::backward);
     ours(pass_kind::tangent);
@@ -74,10 +71,10 @@ struct norm_tensors {
                                       .saved_dot = saved_dot.data(),
                                       .workspace = workspace.data()};
     switch (which) {
-      case pass_kind::forward: return norm.forward(ctx, pass);
-      case pass_kind::backward: return norm.backward(ctx, pass);
-      case pass_kind::tangent: return norm.tangent(ctx, pass);
-      case pass_kind::tangent_backward: return norm.tangent_backward(ctx, pass);
+      case pass_kind::forward: return layer.forward(ctx, pass);
+      case pass_kind::backward: return layer.backward(ctx, pass);
+      case pass_kind::tangent: return layer.tangent(ctx, pass);
+      case pass_kind::tangent_backward: return layer.tangent_backward(ctx, pass);
     }
   }
 
@@ -91,65 +88,65 @@ struct norm_tensors {
     limits::triad(out.floats(), x.floats(), x_dot.floats(), size, threads);
   }
 
-  /// On one thread, of the first two passes; `box`: how many samples and channels are normalised
-  /// together.
-  [[nodiscard]] peer_calls calls_of_peer(pass_kind which, norm_box box) {
-    peer_calls calls;
-    if constexpr (std::same_as<T, float>) {
-      auto const& eigen = peers::eigen;
-      if (threads > 1 || eigen.normalise == nullptr) return calls;
-      peers::norm const of{shape.batch,  shape.channels, shape.length,       box.samples,
-                           box.channels, norm.epsilon,   norm.negative_slope};
-      calls.eigen =
-          call_of(eigen.normalise, of, x.data(), w.data(), saved_of_peer.data(), out.data());
-      if (which == pass_kind::backward) {
-        calls.eigen();
-        calls.eigen = call_of(eigen.normalise_backward, of, x.data(), w.data(),
-                              saved_of_peer.data(), y_bar.data(), out.data(), w_bar.data());
-        calls.clear = [this] { std::fill_n(w_bar.data(), norm.parameter_count(), 0.0F); };
-      }
-    }
-    return calls;
-  }
-  [[nodiscard]] std::vector<written> outputs(pass_kind which) {
-    constexpr double rounding = 1e-5;
-    std::vector<written> result;
-    if constexpr (std::same_as<T, float>) {
-      result.push_back({numbers_of(out, shape.size()).numbers, rounding});
-      if (which == pass_kind::backward) {
-        result.push_back({numbers_of(w_bar, norm.parameter_count()).numbers, rounding});
-      }
-    }
-    return result;
-  }
-
-  Norm norm{.channels = shape.channels, .negative_slope = 0.2};
+  Layer layer;
   int threads;
   aligned_array<T> w, w_bar, saved, saved_bar, saved_dot, workspace;
   aligned_array<T> x, x_dot, y_bar, y_dot_bar, out;
-  aligned_array<T> saved_of_peer;
 };
 
 /// limit: time of the simplest loops by ours, 1 is as fast.
-template <class Norm, class T, pass_kind Which>
-void norm_pass(benchmark::State& state, norm_box box) {
-  using tensors = norm_tensors<Norm, T>;
-  tensors data(state);
-  constexpr bool has_peer = Which == pass_kind::forward || Which == pass_kind::backward;
+template <pass_kind Which, class Layer, class T>
+void time_pass(benchmark::State& state, layer_tensors<Layer, T>& data, peer_calls const& peers = {},
+               std::span<written const> outputs = {}) {
   auto const result = take_turns_with_peers(
-      state, has_peer ? data.calls_of_peer(Which, box) : peer_calls{}, data.outputs(Which),
+      state, peers, outputs,
       [&] {
         data.ours(Which);
         return 0.0;
       },
       [&] { data.stream(Which); });
-  std::int64_t const size = tensors::shape.size();
+  std::int64_t const size = data.shape.size();
   report_speed(state, result.seconds, size,
-               tensors::traffic(Which) * size * static_cast<std::int64_t>(sizeof(T)));
+               data.traffic(Which) * size * static_cast<std::int64_t>(sizeof(T)));
   state.counters["limit"] = result.share[0];
 }
 
-inline void norm_settings(benchmark::internal::Benchmark* benchmark) {
+/// What a norm takes together, of all tokens.
+struct norm_box {
+  std::int64_t samples, channels;
+};
+
+template <class Norm, class T, pass_kind Which>
+void norm_pass(benchmark::State& state, norm_box box) {
+  using tensors = layer_tensors<Norm, T>;
+  constexpr addloss::feature_shape shape = tensors::shape;
+  Norm const norm{.channels = shape.channels, .negative_slope = 0.2};
+  tensors data(state, norm);
+  constexpr bool backward = Which == pass_kind::backward;
+  if constexpr (std::same_as<T, float> && (Which == pass_kind::forward || backward)) {
+    aligned_array<float> saved(norm.sizes(shape).saved);
+    peers::norm const of{shape.batch,  shape.channels, shape.length,       box.samples,
+                         box.channels, norm.epsilon,   norm.negative_slope};
+    peer_calls calls;
+    if (data.threads == 1) {
+      calls.eigen = call_of(peers::eigen.normalise, of, data.x.data(), data.w.data(), saved.data(),
+                            data.out.data());
+    }
+    std::vector<written> outputs{{numbers_of(data.out, shape.size()).numbers, 1e-5}};
+    if (backward && calls.eigen) {
+      calls.eigen();  // what the gradient needs of it
+      calls.eigen = call_of(peers::eigen.normalise_backward, of, data.x.data(), data.w.data(),
+                            saved.data(), data.y_bar.data(), data.out.data(), data.w_bar.data());
+      calls.clear = [&] { std::fill_n(data.w_bar.data(), norm.parameter_count(), 0.0F); };
+      outputs.push_back({numbers_of(data.w_bar, norm.parameter_count()).numbers, 1e-5});
+    }
+    time_pass<Which>(state, data, calls, outputs);
+  } else {
+    time_pass<Which>(state, data);
+  }
+}
+
+inline void one_and_two_threads(benchmark::internal::Benchmark* benchmark) {
   for (int const threads : {1, 2}) benchmark->Arg(threads);
   benchmark->ArgName("threads")->UseManualTime()->Unit(benchmark::kMicrosecond);
 }

@@ -43,9 +43,10 @@ struct tensors {
   auto view(bench::aligned_array<T>& array) const {
     return add::view(array.data(), extents[0], extents[1], extents[2], extents[3]);
   }
+  template <add::distance Distance = add::squared>
   auto loss() {
-    return add::distillation<>{}(schedule.table(), view(student), view(target),
-                                 add::view(timesteps.data(), extents[0]));
+    return add::distillation<add::exponential, Distance>{}(
+        schedule.table(), view(student), view(target), add::view(timesteps.data(), extents[0]));
   }
   [[nodiscard]] std::size_t batch() const { return static_cast<std::size_t>(extents[0]); }
   [[nodiscard]] std::int64_t bytes() const { return size * static_cast<std::int64_t>(sizeof(T)); }
@@ -65,12 +66,12 @@ struct tensors {
   std::vector<double> alpha, sigma;  ///< alpha is the weight of the exponential weighting too
 };
 
-template <class T>
+template <class T, add::distance Distance = add::squared>
 void value_and_grad(benchmark::State& state) {
   tensors<T> data(state);
   add::cpu_context const ctx{.threads = data.threads};
   double value = 0;
-  auto const loss = data.loss();
+  auto const loss = data.template loss<Distance>();
   auto const gradient = data.view(data.gradient);
   auto const limit = [&](auto triad) {
     return [&, triad] {
@@ -80,7 +81,7 @@ void value_and_grad(benchmark::State& state) {
   };
   bench::peer_calls peers;
   std::vector<bench::written> outputs;
-  if constexpr (std::same_as<T, float>) {
+  if constexpr (std::same_as<T, float> && std::same_as<Distance, add::squared>) {
     auto const call = [&](auto* distillation) {
       return bench::call_of(distillation, data.student.data(), data.target.data(),
                             data.alpha.data(), data.gradient.data(), data.extents[0],
@@ -182,6 +183,8 @@ BENCHMARK(value_and_grad<float>)->Apply(sizes);
 BENCHMARK(value_and_grad<add::half>)->Apply(latents);
 BENCHMARK(value_and_grad<add::bfloat16>)->Apply(latents);
 BENCHMARK(value_and_grad<double>)->Apply(latents);
+BENCHMARK(value_and_grad<float, add::absolute>)->Apply(latents);
+BENCHMARK(value_and_grad<float, add::pseudo_huber>)->Apply(latents);
 BENCHMARK(value<float>)->Apply(latents);
 BENCHMARK(from_teacher)->Apply(latents);
 

@@ -7,6 +7,8 @@
 #include <vector>
 
 #include <addloss/sampler/logit_normal.hpp>
+#include <addloss/sampler/mixture.hpp>
+#include <addloss/sampler/shifted.hpp>
 #include <addloss/sampler/student_timesteps.hpp>
 #include <addloss/sampler/uniform.hpp>
 
@@ -26,9 +28,15 @@ void sample(benchmark::State& state, auto const& sampler) {
 void student(benchmark::State& state) { sample(state, add::student_timesteps::trailing(4)); }
 void uniform(benchmark::State& state) { sample(state, add::uniform_timesteps{}); }
 void logit_normal(benchmark::State& state) { sample(state, add::logit_normal_timesteps{}); }
+void shifted(benchmark::State& state) { sample(state, add::shifted_timesteps{}); }
+void mixture(benchmark::State& state) {
+  sample(state, add::mixture<add::uniform_timesteps, add::logit_normal_timesteps>{});
+}
 
 BENCHMARK(student)->Arg(8)->Arg(512)->UseManualTime();
 BENCHMARK(uniform)->Arg(8)->Arg(512)->UseManualTime();
 BENCHMARK(logit_normal)->Arg(8)->Arg(512)->UseManualTime();
+BENCHMARK(shifted)->Arg(8)->Arg(512)->UseManualTime();
+BENCHMARK(mixture)->Arg(8)->Arg(512)->UseManualTime();
 
 }  // namespace
