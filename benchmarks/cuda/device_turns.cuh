@@ -7,10 +7,13 @@
 
 #include <cuda_runtime.h>
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
+#include <type_traits>
 #include <vector>
 
 #include <addloss/cuda.cuh>
@@ -128,6 +131,36 @@ struct device_calls {
   std::int64_t bytes = 0;  ///< read and written by a call
 };
 
+/// A peer that gives the value of a loss alone, in memory of the GPU: in turns with ours, once both gave
+/// the same for set 0.
+struct device_peer {
+  char const* name = "";
+  std::function<void(std::int64_t)> call{};  ///< for set i; empty where there is none
+  std::vector<float const*> parts{};  ///< whose sum is its value
+  double const* ours = nullptr;
+};
+
+/// Whether a peer gives the value of `ours`, up to rounding; else the benchmark ends with an error.
+template <class Ours>
+bool same_value(benchmark::State& state, cudaStream_t stream, Ours const& ours,
+                device_peer const& peer) {
+  auto const fetch = [](auto const* from) {
+    std::remove_cvref_t<decltype(*from)> result;
+    add::cuda::check("cudaMemcpy",
+                     cudaMemcpy(&result, from, sizeof result, cudaMemcpyDeviceToHost));
+    return static_cast<double>(result);
+  };
+  ours(0);
+  peer.call(0);
+  add::cuda::check("cudaStreamSynchronize", cudaStreamSynchronize(stream));
+  double const value = fetch(peer.ours);
+  double total = 0;
+  for (float const* const part : peer.parts) total += fetch(part);
+  bool const same = std::abs(total - value) <= 1e-5 * std::abs(value);
+  if (!same) state.SkipWithError((std::string(peer.name) + " gives another value").c_str());
+  return same;
+}
+
 /// How many sets of tensors of `bytes` are to take turns.
 inline std::int64_t sets_of(std::int64_t bytes) {
   return bytes < 16 * mebibyte ? 1 : uncached_bytes / bytes + 1;
@@ -138,7 +171,8 @@ inline std::int64_t sets_of(std::int64_t bytes) {
 template <class Ours, class Copy>
 void take_device_turns(benchmark::State& state, cudaStream_t stream, device_calls const& what,
                        std::int64_t sets, Ours const& ours, std::int64_t copied_bytes,
-                       Copy const& copy) {
+                       Copy const& copy, device_peer const& peer = {}) {
+  if (peer.call && !same_value(state, stream, ours, peer)) return;
   bool const large = what.bytes >= 16 * mebibyte;
   std::int64_t const each = what.graph > 0 ? what.graph : 1;
   std::int64_t const calls = sets * (large ? 6 : 240) / each;
@@ -159,17 +193,25 @@ void take_device_turns(benchmark::State& state, cudaStream_t stream, device_call
   if (large) run_copies();
   std::vector<double> times;
   std::vector<double> shares;
+  std::vector<double> times_of_peer;
   for (auto const& turn : state) {
     static_cast<void>(turn);
     double const seconds = clock.seconds(run) / static_cast<double>(calls * each);
     state.SetIterationTime(seconds);
     times.push_back(seconds);
+    if (peer.call) {
+      double const of_peer = clock.seconds([&] {
+        for (std::int64_t i = 0; i < calls; ++i) peer.call(i % sets);
+      });
+      times_of_peer.push_back(of_peer / static_cast<double>(calls) / seconds);
+    }
     if (large) {
       double const copying = clock.seconds(run_copies) / static_cast<double>(calls);
       shares.push_back(static_cast<double>(what.bytes) / seconds /
                        (static_cast<double>(2 * copied_bytes) / copying));
     }
   }
+  if (peer.call) state.counters[peer.name] = median(times_of_peer);
   double const seconds = median(times);
   state.counters["median_us"] = 1e6 * seconds;
   state.counters["GB/s"] = 1e-9 * static_cast<double>(what.bytes) / seconds;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The distillation loss and its gradient on a GPU, from a target and from a teacher's predictions.
+// The distillation loss and its gradient on a GPU, from a target and from a teacher's predictions; the
+// value alone, beside CUB's sum.
 #include <addloss/losses/distillation.hpp>
 
 #include <cstdint>
@@ -9,6 +10,7 @@
 #include <addloss/cuda.cuh>
 
 #include "cuda/device_turns.cuh"
+#include "cuda/peers.cuh"
 
 namespace {
 
@@ -74,6 +76,23 @@ void distillation(benchmark::State& state) {
   };
   bench::device const gpu(add::workspace_bytes(loss_of(sets[0])));
   auto const out = add::view<add::device_space>(value.data());
+  bench::device_peer peer;
+  bench::device_numbers<float> const value_of_peer(1);
+  std::unique_ptr<bench::device_numbers<unsigned char>> memory;
+  std::size_t bytes_of_peer = 0;
+  if constexpr (Form == form::value) {
+    auto const call = [&, samples, row](std::int64_t i) {
+      auto const& set = sets[static_cast<std::size_t>(i)];
+      peers::cub_distillation(memory ? memory->data() : nullptr, bytes_of_peer, set.student.data(),
+                              set.target.data(), levels.data(), t.data(), samples, row,
+                              value_of_peer.data(), gpu.context().stream);
+    };
+    call(0);
+    memory = std::make_unique<bench::device_numbers<unsigned char>>(
+        static_cast<std::int64_t>(bytes_of_peer));
+    // Beside single calls, as it is not in a graph.
+    if (state.range(2) == 0) peer = {"cub", call, {value_of_peer.data()}, value.data()};
+  }
   bench::take_device_turns(
       state, gpu.context().stream, {.graph = state.range(2), .bytes = moved * bytes},
       static_cast<std::int64_t>(sets.size()),
@@ -89,7 +108,8 @@ void distillation(benchmark::State& state) {
       [&](std::int64_t i) {
         auto const& set = sets[static_cast<std::size_t>(i)];
         bench::copy_on_device(gpu.context().stream, set.gradient.data(), set.student.data(), bytes);
-      });
+      },
+      peer);
 }
 
 constexpr std::int64_t latent = 4 * 64 * 64;
@@ -120,6 +140,7 @@ BENCHMARK(distillation<add::half, target>)->Apply(images);
 BENCHMARK(distillation<add::bfloat16, target>)->Apply(images);
 BENCHMARK(distillation<add::bfloat16, target, 1>)->Apply(images);
 BENCHMARK(distillation<double, target>)->Apply(images);
+BENCHMARK(distillation<float, value>)->Apply(latents);
 BENCHMARK(distillation<float, value>)->Apply(images);
 BENCHMARK(distillation<float, teacher>)->Apply(latents);
 BENCHMARK(distillation<float, teacher>)->Apply(images);

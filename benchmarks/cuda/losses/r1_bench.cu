@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// R1 on the feature gradients of K heads on a GPU: the penalty and the cotangents.
+// R1 on the feature gradients of K heads on a GPU: the penalty and the cotangents; the penalty alone,
+// beside a sum by CUB for each head.
 #include <addloss/losses/r1.hpp>
 
 #include <cstddef>
@@ -10,6 +11,7 @@
 #include <addloss/cuda.cuh>
 
 #include "cuda/device_turns.cuh"
+#include "cuda/peers.cuh"
 
 namespace {
 
@@ -32,37 +34,65 @@ struct heads_features {
   std::vector<add::rows<T, add::device_space>> cotangent_rows;
 };
 
+enum class form { value, value_and_grad };
+
 /// Arguments: heads, B, elements of a sample's features, calls in a graph.
-template <class T>
+template <class T, form Form = form::value_and_grad>
 void r1(benchmark::State& state) {
   std::int64_t const heads = state.range(0);
   std::int64_t const samples = state.range(1);
   std::int64_t const row = state.range(2);
   std::int64_t const head_bytes = samples * row * static_cast<std::int64_t>(sizeof(T));
-  std::int64_t const bytes = 2 * heads * head_bytes;
+  std::int64_t const bytes = (Form == form::value ? 1 : 2) * heads * head_bytes;
   std::vector<std::unique_ptr<heads_features<T>>> sets;
   for (std::int64_t i = 0; i < bench::sets_of(bytes); ++i) {
     sets.push_back(std::make_unique<heads_features<T>>(heads, samples, row));
   }
-  auto const loss_of = [](heads_features<T> const& set) {
-    return add::r1{}.on<T, add::device_space>(set.gradient_rows);
+  add::r1 const penalty{.gamma = 1e-5};
+  auto const loss_of = [&](heads_features<T> const& set) {
+    return penalty.on<T, add::device_space>(set.gradient_rows);
   };
   bench::device const gpu(add::workspace_bytes(loss_of(*sets[0])));
   bench::device_numbers<double> const value(1);
+  bench::device_peer peer;
+  bench::device_numbers<float> const values_of_peer(heads);
+  std::unique_ptr<bench::device_numbers<unsigned char>> memory;
+  std::size_t bytes_of_peer = 0;
+  if constexpr (Form == form::value) {
+    auto const call = [&, heads, samples, row](std::int64_t i) {
+      auto const& set = *sets[static_cast<std::size_t>(i)];
+      for (std::int64_t k = 0; k < heads; ++k) {
+        peers::cub_r1(memory ? memory->data() : nullptr, bytes_of_peer,
+                      set.gradients[static_cast<std::size_t>(k)]->data(), 1e-5, samples, row,
+                      values_of_peer.data() + k, gpu.context().stream);
+      }
+    };
+    call(0);
+    memory = std::make_unique<bench::device_numbers<unsigned char>>(
+        static_cast<std::int64_t>(bytes_of_peer));
+    // Beside single calls, as it is not in a graph.
+    if (state.range(3) == 0) peer = {"cub", call, {}, value.data()};
+    for (std::int64_t k = 0; k < heads; ++k) peer.parts.push_back(values_of_peer.data() + k);
+  }
   bench::take_device_turns(
       state, gpu.context().stream, {.graph = state.range(3), .bytes = bytes},
       static_cast<std::int64_t>(sets.size()),
       [&](std::int64_t i) {
         auto const& set = *sets[static_cast<std::size_t>(i)];
-        add::value_and_grad(gpu.context(), loss_of(set), add::view<add::device_space>(value.data()),
-                            {.features = set.cotangent_rows});
+        auto const out = add::view<add::device_space>(value.data());
+        if constexpr (Form == form::value) {
+          add::value(gpu.context(), loss_of(set), out);
+        } else {
+          add::value_and_grad(gpu.context(), loss_of(set), out, {.features = set.cotangent_rows});
+        }
       },
       head_bytes,
       [&](std::int64_t i) {
         auto const& set = *sets[static_cast<std::size_t>(i)];
         bench::copy_on_device(gpu.context().stream, set.cotangents[0]->data(),
                               set.gradients[0]->data(), head_bytes);
-      });
+      },
+      peer);
 }
 
 /// Features of ViT-S on 224 x 224 pixels.
@@ -74,5 +104,6 @@ void features(benchmark::internal::Benchmark* benchmark) {
 
 BENCHMARK(r1<float>)->Apply(features);
 BENCHMARK(r1<add::bfloat16>)->Apply(features);
+BENCHMARK(r1<float, form::value>)->Apply(features);
 
 }  // namespace
