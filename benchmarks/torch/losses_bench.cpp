@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 // Losses on LibTorch's tensors, forward and backward, beside the same loss of LibTorch's own
-// operations. Both on one thread.
+// operations, once both gave the same. Both on one thread.
 #include <addloss/torch/losses.hpp>
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -18,8 +19,25 @@ namespace add = addloss;
 
 constexpr double target_times = 5;
 
+using tensors = std::vector<at::Tensor>;
+
+/// The loss, then its gradients.
+tensors with_gradients(at::Tensor const& loss, tensors const& inputs) {
+  tensors result = torch::autograd::grad({loss}, inputs);
+  result.insert(result.begin(), loss.detach());
+  return result;
+}
+
+bool same(tensors const& some, tensors const& others) {
+  return std::equal(some.begin(), some.end(), others.begin(), others.end(),
+                    [](at::Tensor const& a, at::Tensor const& b) {
+                      return at::allclose(a.to(at::kDouble), b.to(at::kDouble), 1e-5, 1e-9);
+                    });
+}
+
 void report(benchmark::State& state, auto const& ours, auto const& eager) {
   at::set_num_threads(1);
+  if (!same(ours(), eager())) return state.SkipWithError("eager gives other results");
   auto const [seconds, share] = bench::take_turns(state, ours, eager);
   state.counters["eager"] = share[0];
   state.counters["eager_at_least"] = target_times;
@@ -43,12 +61,12 @@ void distillation(benchmark::State& state) {
       [&] {
         auto const loss = add::torch_loss::distil(add::distillation<>{}, schedule, student, target,
                                                   t, {.threads = 1});
-        benchmark::DoNotOptimize(torch::autograd::grad({loss}, {student}));
+        return with_gradients(loss, {student});
       },
       [&] {
         auto const squares = (student - target).square().mean({1, 2, 3});
         auto const loss = (weights.index_select(0, t) * squares).mean();
-        benchmark::DoNotOptimize(torch::autograd::grad({loss}, {student}));
+        return with_gradients(loss, {student});
       });
 }
 BENCHMARK(distillation)
@@ -61,7 +79,7 @@ BENCHMARK(distillation)
 
 /// The hinge loss of 5 heads of 257 tokens.
 void hinge_discriminator(benchmark::State& state) {
-  std::vector<at::Tensor> all;
+  tensors all;
   for (int i = 0; i < 10; ++i) all.push_back(at::randn({8, 257}).requires_grad_());
   at::TensorList const real(all.data(), 5);
   at::TensorList const fake(all.data() + 5, 5);
@@ -70,14 +88,14 @@ void hinge_discriminator(benchmark::State& state) {
       [&] {
         auto const loss =
             add::torch_loss::discriminator(add::adversarial<>{}, real, fake, {.threads = 1});
-        benchmark::DoNotOptimize(torch::autograd::grad({loss}, all));
+        return with_gradients(loss, all);
       },
       [&] {
         at::Tensor loss = at::zeros({});
         for (std::size_t k = 0; k < 5; ++k) {
           loss = loss + at::relu(1 - real[k]).mean() + at::relu(1 + fake[k]).mean();
         }
-        benchmark::DoNotOptimize(torch::autograd::grad({loss}, all));
+        return with_gradients(loss, all);
       });
 }
 BENCHMARK(hinge_discriminator)->UseManualTime()->Unit(benchmark::kMicrosecond);
