@@ -7,20 +7,23 @@ usage: compile_times.py [header ...] [--compiler PATH ...] [--include DIR ...] [
 
 Headers are named below include/, as in addloss/losses/r1.hpp; by default all. A unit that includes
 the header and nothing else is compiled with -std=c++20 -O2; of umbrellas the least time of three
-counts. nvcc compiles the .cuh headers, for its default architecture, and the others do the rest.
+counts. Seconds are of the processor: what else the machine does then counts little. nvcc compiles
+for its default architecture: it alone the .cuh headers, and the others but those of the CPU's back
+end.
 """
 
 import argparse
 import os
 import pathlib
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 
 INCLUDE = pathlib.Path(__file__).resolve().parent.parent / "include"
 UMBRELLAS = ("addloss/addloss.hpp", "addloss/cuda.cuh")
+NOT_FOR_NVCC = ("addloss/addloss.hpp", "addloss/cpu/")  # SIMD code; addloss/cuda.cuh stands for it
 TARGET = ("addloss/addloss.hpp", 1.0)  # seconds, at most
 
 
@@ -46,6 +49,19 @@ def version(compiler):
     return next(l for l in lines if "release" in l) if is_nvcc(compiler) else lines[0]
 
 
+def compiles(compiler, header):
+    """Whether a header is meant for this compiler."""
+    if is_nvcc(compiler):
+        return not header.startswith(NOT_FOR_NVCC)
+    return not header.endswith(".cuh")
+
+
+def processor_seconds():
+    """Of all processes that this one has started and seen to their end."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def seconds(compiler, header, includes=()):
     """None where the header does not compile."""
     with tempfile.TemporaryDirectory() as directory:
@@ -56,9 +72,9 @@ def seconds(compiler, header, includes=()):
         command += [str(unit), "-o", str(unit.with_suffix(".o"))]
         times = []
         for _ in range(3 if header in UMBRELLAS else 1):
-            begin = time.perf_counter()
+            begin = processor_seconds()
             done = subprocess.run(command, capture_output=True, text=True, check=False)
-            times.append(time.perf_counter() - begin)
+            times.append(processor_seconds() - begin)
             if done.returncode != 0:
                 print(done.stderr, file=sys.stderr)
                 return None
@@ -75,7 +91,7 @@ def measure(compilers, headers, includes, skip):
             continue
         row = []
         for compiler in compilers:
-            if is_nvcc(compiler) != header.endswith(".cuh"):
+            if not compiles(compiler, header):
                 row.append("")
                 continue
             took = seconds(compiler, header, includes)
