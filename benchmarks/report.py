@@ -29,21 +29,26 @@ BENCHMARKS_OF = "bench_"
 
 # The rows of the main table: what it says, the program, the benchmark.
 MAIN = (
-    ("distillation, latents", "losses_distillation", "value_and_grad<float>/8/4/64/64/threads:1"),
+    ("distillation, latents [8, 4, 64, 64]", "losses_distillation",
+     "value_and_grad<float>/8/4/64/64/threads:1"),
     ("distillation, latents, 2 threads", "losses_distillation",
      "value_and_grad<float>/8/4/64/64/threads:2"),
-    ("distillation, images", "losses_distillation", "value_and_grad<float>/8/3/512/512/threads:1"),
-    ("distillation, images, 2 threads", "losses_distillation",
-     "value_and_grad<float>/8/3/512/512/threads:2"),
     ("distillation, latents, bfloat16", "losses_distillation",
      "value_and_grad<add::bfloat16>/8/4/64/64/threads:1"),
+    ("distillation, images [8, 3, 512, 512]", "losses_distillation",
+     "value_and_grad<float>/8/3/512/512/threads:1"),
+    ("distillation, images, 2 threads", "losses_distillation",
+     "value_and_grad<float>/8/3/512/512/threads:2"),
     ("distillation from the teacher, latents", "losses_distillation",
      "from_teacher/8/4/64/64/threads:1"),
-    ("hinge, 5 heads", "losses_adversarial", "hinge_discriminator/heads:5/tokens:257"),
-    ("relativistic loss, 5 heads", "losses_paired", "relativistic/heads:5/tokens:257"),
-    ("R1, 5 heads", "losses_r1", "r1/heads:5/threads:1"),
+    ("hinge, 5 heads of [8, 257]", "losses_adversarial",
+     "hinge_discriminator/heads:5/tokens:257"),
+    ("relativistic loss, 5 heads of [8, 257]", "losses_paired", "relativistic/heads:5/tokens:257"),
+    ("R1, 5 heads of [8, 384, 197]", "losses_r1", "r1/heads:5/threads:1"),
     ("R1, 5 heads, 2 threads", "losses_r1", "r1/heads:5/threads:2"),
-    ("student's objective, latents", "losses_objective", "student/8/threads:1"),
+    ("student's objective, latents and 5 heads", "losses_objective", "student/8/threads:1"),
+    ("distillation, latents, LibTorch's tensors", "torch_losses", "distillation/side:64"),
+    ("hinge, 5 heads, LibTorch's tensors", "torch_losses", "hinge_discriminator"),
     ("noising, stored noise, latents", "noising_forward", "add_noise_stored/8/16384/threads:1"),
     ("noising, generated noise, latents", "noising_forward",
      "add_noise_generated/8/16384/threads:1"),
@@ -51,16 +56,26 @@ MAIN = (
      "add_noise_generated/8/786432/threads:2"),
     ("4 steps with re-noising, latents", "noising_few_step",
      "four_steps<add::re_noise>/8/threads:1"),
-    ("convolution of 9 taps", "heads_conv1d",
+    ("convolution of 9 taps, [8, 384, 197]", "heads_conv1d",
      "conv1d<float, kind::forward, method::toom_cook>/kernel:9/threads:1"),
     ("convolution of 9 taps, direct", "heads_conv1d",
      "conv1d<float, kind::forward, method::direct>/kernel:9/threads:1"),
-    ("local norm", "heads_local_norm", "local_norm<float, pass_kind::forward>/threads:1"),
+    ("matrix product, [392, 128] [128, 256]", "heads_matrix_product",
+     "matrix_product<layout::plain, layout::plain>/m:392/n:256/k:128"),
+    ("local norm, [8, 384, 197]", "heads_local_norm",
+     "local_norm<float, pass_kind::forward>/threads:1"),
+    ("local norm, backward", "heads_local_norm",
+     "local_norm<float, pass_kind::backward>/threads:1"),
     ("local norm, second order", "heads_local_norm",
      "local_norm<float, pass_kind::tangent_backward>/threads:1"),
-    ("projection", "heads_projection", "projection<kind::forward>/threads:1"),
-    ("spectral norm, update", "heads_spectral_norm", "update/threads:1"),
-    ("step of 1 head with R1", "heads_head_stack",
+    ("group norm, [8, 384, 197]", "heads_group_norm",
+     "group_norm<float, pass_kind::forward>/threads:1"),
+    ("group norm, backward", "heads_group_norm",
+     "group_norm<float, pass_kind::backward>/threads:1"),
+    ("projection, [8, 384, 197]", "heads_projection", "projection<kind::forward>/threads:1"),
+    ("projection, backward", "heads_projection", "projection<kind::backward>/threads:1"),
+    ("spectral norm of [384, 3456], update", "heads_spectral_norm", "update/threads:1"),
+    ("step of 1 head with R1, [8, 384, 197]", "heads_head_stack",
      "heads<step::discriminator, method::toom_cook>/heads:1/threads:1"),
     ("step of 1 head with R1, 2 threads", "heads_head_stack",
      "heads<step::discriminator, method::toom_cook>/heads:1/threads:2"),
@@ -166,9 +181,9 @@ def number(value):
 
 def cells(title, row):
     """One row of a table."""
-    bytes_s, share = row.get("bytes/s"), row.get("limit")
+    bytes_s, flops, share = row.get("bytes/s"), row.get("GFLOPs"), row.get("limit")
     result = [title, duration(row.time), f"{bytes_s * 1e-9:.1f}" if bytes_s else "",
-              f"{share:.2f}" if share else ""]
+              f"{flops:.0f}" if flops else "", f"{share:.2f}" if share else ""]
     for peer in PEERS:
         ratio = row.get(peer)
         result.append(f"{duration(ratio * row.time)} ({ratio:.1f} x)" if ratio else "")
@@ -179,7 +194,17 @@ def cells(title, row):
     return result + ["; ".join(aims)]
 
 
-HEAD = ["", "ours", "GB/s", "of the limit", *PEERS, "allocations", "target"]
+HEAD = ["", "ours", "GB/s", "GFLOP/s", "of the limit", *PEERS, "allocations", "target"]
+
+LEGEND = """- One call, in float and on one thread where nothing else is said; losses with gradients.
+- of the limit: the speed of the simplest loops that read and write as much, or of multiply-adds
+  in registers where there are GFLOP/s; 1 is as fast. GFLOP/s are as if convolutions were done in
+  direct form, the share counts the multiplications that are done.
+- eigen, xtensor: the same in expressions of these libraries; std: the standard library's normal
+  numbers; eager: LibTorch's operations and autograd; separate: the same work in a call for each
+  part. In brackets, how many times ours each takes.
+- target: what was aimed at, and whether it was reached. triad: our speed by that of STREAM's
+  triad, whose stores go through the caches; per_core: elements a second and core."""
 
 
 def filled(head, table):
@@ -293,17 +318,17 @@ def write_report(options, rows, context, compiled, main_table):
              f"- {platform.system()} on {platform.machine()}, load {load}",
              f"- {options.compiler}, `{options.flags}`",
              f"- {datetime.date.today()}; `{options.command}`", "",
-             "`benchmarks/README.md` says how to read it. Times are medians; in brackets, how many "
-             "times ours a peer takes."
+             "`benchmarks/README.md` says more about how to read it. Times are medians."
              + (f" Of each benchmark the best of {1 + len(options.earlier)} runs."
                 if options.earlier else ""), ""]
     if compiled:
         lines += [f"To compile `#include <addloss/addloss.hpp>`: {compiled}", ""]
-    lines += ["## Main table", "", markdown(HEAD, main_table)]
+    lines += ["## Main table", "", LEGEND, "", markdown(HEAD, main_table)]
     lines += [f"![{name}]({name})" for name in plots]
     if table := scaling(rows):
         lines += ["", "## Scaling", "",
-                  "The line through the times: constant part and time for each n.", "",
+                  "The line constant + n (for each) through the times at the sizes n, and how far "
+                  "the farthest time is off it.", "",
                   markdown(["", "n", "constant", "for each", "off by at most"], table)]
     if table := threads(rows):
         lines += ["", "Two threads:", "",
