@@ -31,25 +31,26 @@ inline constexpr std::int64_t mebibyte = 1 << 20;
 inline constexpr std::int64_t uncached_bytes = 256 * mebibyte;
 
 template <class T>
-__global__ void fill(T* to, std::int64_t size) {
+__global__ void fill(T* to, std::int64_t size, std::int64_t start) {
   std::int64_t const threads = std::int64_t{gridDim.x} * blockDim.x;
   for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < size;
        i += threads) {
-    to[i] = T((static_cast<float>(i * 37 % 64) - 31.5F) / 16);
+    to[i] = T((static_cast<float>((i + start) * 37 % 64) - 31.5F) / 16);
   }
 }
 
-/// Memory of the GPU with numbers of both signs below 2; `offset` elements beyond an address
-/// divisible by 256.
+/// Memory of the GPU with numbers of both signs below 2, others for another `start`; `offset` elements
+/// beyond an address divisible by 256.
 template <class T>
 class device_numbers {
  public:
-  explicit device_numbers(std::int64_t size, std::int64_t offset = 0) : offset_(offset) {
+  explicit device_numbers(std::int64_t size, std::int64_t offset = 0, std::int64_t start = 0)
+      : offset_(offset) {
     void* memory = nullptr;
     add::cuda::check("cudaMalloc",
                      cudaMalloc(&memory, static_cast<std::size_t>(size + offset) * sizeof(T)));
     memory_.reset(static_cast<T*>(memory));
-    fill<<<256, 256>>>(data(), size);
+    fill<<<256, 256>>>(data(), size, start);
     add::cuda::check("fill", cudaDeviceSynchronize());
   }
   [[nodiscard]] T* data() const { return memory_.get() + offset_; }

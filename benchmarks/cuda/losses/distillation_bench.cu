@@ -20,7 +20,7 @@ namespace add = addloss;
 template <class T>
 struct tensors {
   tensors(std::int64_t size, std::int64_t offset, bool teacher)
-      : student(size, offset), target(size, offset), gradient(size, offset) {
+      : student(size, offset), target(size, offset, 1), gradient(size, offset) {
     if (!teacher) return;
     unconditional = std::make_unique<bench::device_numbers<T>>(size, offset);
     noise = std::make_unique<bench::device_numbers<T>>(size, offset);
