@@ -103,17 +103,16 @@ void streaming_triad(float* out, float const* a, float const* b, std::int64_t si
   });
 }
 
-template <class T>
 double multiply_adds() {
-  using lanes [[gnu::vector_size(register_bytes)]] = T;
-  constexpr int width = register_bytes / sizeof(T);
+  using lanes [[gnu::vector_size(register_bytes)]] = float;
+  constexpr int width = register_bytes / sizeof(float);
   constexpr int chains = 12;  // enough to hide the latency, and registers for all
   constexpr int steps = 1 << 14;
-  static T volatile number = T(0.5);  // read and written: nothing is known or left out
+  static float volatile number = 0.5F;  // read and written: nothing is known or left out
   lanes const factor = number - lanes{};
   lanes sum[chains];
 #pragma GCC unroll 12
-  for (int i = 0; i < chains; ++i) sum[i] = static_cast<T>(i) - lanes{};
+  for (int i = 0; i < chains; ++i) sum[i] = static_cast<float>(i) - lanes{};
   for (int step = 0; step < steps; ++step) {
 #pragma GCC unroll 12
     for (int i = 0; i < chains; ++i) sum[i] = sum[i] * factor + factor;
@@ -121,12 +120,10 @@ double multiply_adds() {
   lanes all = sum[0];
 #pragma GCC unroll 12
   for (int i = 1; i < chains; ++i) all += sum[i];
-  T total = 0;
+  float total = 0;
   for (int lane = 0; lane < width; ++lane) total += all[lane];
   number = total / (2 * chains * width);  // 0.5 again, as every sum has become 1
   return 2.0 * chains * steps * width;
 }
-template double multiply_adds<float>();
-template double multiply_adds<double>();
 
 }  // namespace limits

@@ -24,8 +24,7 @@ void streaming_triad(float* out, float const* a, float const* b, std::int64_t si
                      int threads = 1);
 
 /// Multiply-adds in registers on one thread, and nothing else. Returns how many operations that were,
-/// two for each number. T: float or double.
-template <class T>
+/// two for each number.
 double multiply_adds();
 
 }  // namespace limits

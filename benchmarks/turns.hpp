@@ -121,11 +121,10 @@ inline void report_speed(benchmark::State& state, double seconds, std::int64_t e
 
 /// Of a call bound by arithmetic. `operations`: multiplications and additions, by the definition of
 /// what is computed. `done`: those that are done, where a method does fewer. `share`: the time of
-/// limits::multiply_adds<T> by that of the call.
-template <class T>
-void report_arithmetic(benchmark::State& state, double seconds, double operations, double done,
-                       double share, int threads = 1) {
-  double const peak = limits::multiply_adds<T>() / (share * seconds);
+/// limits::multiply_adds by that of the call.
+inline void report_arithmetic(benchmark::State& state, double seconds, double operations,
+                              double done, double share, int threads = 1) {
+  double const peak = limits::multiply_adds() / (share * seconds);
   state.counters["GFLOPs"] = 1e-9 * operations / seconds;
   state.counters["peak_GFLOPs"] = 1e-9 * peak;
   state.counters["limit"] = done / seconds / peak / threads;

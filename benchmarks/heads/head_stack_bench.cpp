@@ -41,8 +41,7 @@ void measure(benchmark::State& state, head_case const& settings, step which) {
   for (auto _ : state) {
     times.push_back(seconds(1, [&] { all.run(which); }));
     state.SetIterationTime(times.back());
-    limit.push_back(seconds(limit_calls, limits::multiply_adds<float>) / limit_calls /
-                    times.back());
+    limit.push_back(seconds(limit_calls, limits::multiply_adds) / limit_calls / times.back());
     if (single) {
       separate.push_back(seconds(settings.heads, [&] { single->run(which); }) / times.back());
     }
@@ -51,9 +50,8 @@ void measure(benchmark::State& state, head_case const& settings, step which) {
   state.counters["median_ms"] = 1e3 * median;
   state.counters["per_head_ms"] = 1e3 * median / settings.heads;
   if (single) state.counters["separate"] = bench::median(separate);
-  bench::report_arithmetic<float>(state, median, all.direct_operations(which),
-                                  all.done_operations(which), bench::median(limit),
-                                  settings.threads);
+  bench::report_arithmetic(state, median, all.direct_operations(which), all.done_operations(which),
+                           bench::median(limit), settings.threads);
   state.counters["us_per_token"] = 1e6 * median / static_cast<double>(settings.heads) /
                                    static_cast<double>(settings.batch * settings.length);
   state.counters["workspace_MB"] = 1e-6 * static_cast<double>(all.workspace_bytes(which));

@@ -17,11 +17,11 @@ void linear(benchmark::State& state) {
   constexpr addloss::feature_shape shape = tensors::shape;
   tensors data(state, layer{shape.channels, shape.channels});
   auto const [seconds, share] = bench::take_turns(
-      state, [&] { data.ours(Which); }, limits::multiply_adds<float>);
+      state, [&] { data.ours(Which); }, limits::multiply_adds);
   // One product, or that of the weights and that of the inputs.
   double const operations = (Which == pass_kind::forward ? 2.0 : 4.0) *
                             static_cast<double>(shape.size() * shape.channels);
-  bench::report_arithmetic<float>(state, seconds, operations, operations, share[0], data.threads);
+  bench::report_arithmetic(state, seconds, operations, operations, share[0], data.threads);
 }
 
 BENCHMARK(linear<pass_kind::forward>)->Apply(bench::one_and_two_threads);

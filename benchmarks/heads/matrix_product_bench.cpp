@@ -36,9 +36,9 @@ void matrix_product(benchmark::State& state) {
         addloss::matrix_product({}, left, right, view(c.data(), m, n));
         return 0.0;
       },
-      limits::multiply_adds<float>);
+      limits::multiply_adds);
   double const operations = 2.0 * static_cast<double>(m * n * k);
-  bench::report_arithmetic<float>(state, seconds, operations, operations, share[0]);
+  bench::report_arithmetic(state, seconds, operations, operations, share[0]);
 }
 
 /// A linear layer of 128 to 256 channels on 392 tokens, and one of 98 to 49 tokens on 1024 channels.
