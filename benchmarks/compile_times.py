@@ -120,7 +120,7 @@ def main():
                            options.skip)
     if options.markdown:
         names = [os.path.basename(c) for c in compilers]
-        lines = ["## Compile times", "", "Seconds, -O2. " + "; ".join(versions), "",
+        lines = ["## Compile times", "", "Processor seconds, -O2. " + "; ".join(versions), "",
                  "| header | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
         lines += [f"| {header} | " + " | ".join(row) + " |" for header, row in rows.items()]
         with open(options.markdown, "w", encoding="utf-8") as file:
