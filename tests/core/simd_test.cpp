@@ -18,7 +18,6 @@ namespace math = addloss::math;
 
 static_assert(addloss::native_pack<float>::width == 2 * addloss::native_pack<double>::width);
 static_assert(addloss::native_pack<float>::width * 4 == ADDLOSS_SIMD_BYTES);
-static_assert(std::is_trivially_copyable_v<addloss::native_pack<float>>);
 
 template <class T>
 bool same_bits(T a, T b) {
@@ -91,11 +90,17 @@ void check_operations() {
       check(select(x <= y, x, y), [](T p, T q) { return p <= q ? p : q; });
       check(select(x > y, x, y), [](T p, T q) { return p > q ? p : q; });
       check(select(x >= y, x, y), [](T p, T q) { return p >= q ? p : q; });
+      check(select(x != y, x, y), [](T p, T q) { return p != q ? p : q; });
       check(select(!(x < y), x, y), [](T p, T q) { return !(p < q) ? p : q; });
       check(select((x < y) & (x > pack(0)), x, y), [](T p, T q) { return p < q && p > 0 ? p : q; });
       check(select((x < y) | (x > pack(0)), x, y), [](T p, T q) { return p < q || p > 0 ? p : q; });
       check(select(is_nan(x), pack(1), pack(2)),
             [](T p, T) { return math::is_nan(p) ? T(1) : T(2); });
+      auto total = typename pack::integers{} + 5;
+      count_true(total, x < y);
+      for (std::size_t lane = 0; lane < width; ++lane) {
+        wrong += total[lane] == (a[lane] < b[lane] ? 6 : 5) ? 0 : 1;
+      }
     }
   }
   CHECK(wrong == 0);

@@ -17,12 +17,34 @@ inline namespace ADDLOSS_ISA_NAMESPACE {
 
 /// `W` lanes of all-ones (true) or all-zeros (false).
 template <class Integer, int W>
-struct simd_mask {
+struct simd_mask {  // NOLINT(*-special-member-functions): a move is a copy
   typedef Integer vector __attribute__((vector_size(W * sizeof(Integer))));
   vector bits;
-  friend ADDLOSS_INLINE simd_mask operator&(simd_mask a, simd_mask b) { return {a.bits & b.bits}; }
-  friend ADDLOSS_INLINE simd_mask operator|(simd_mask a, simd_mask b) { return {a.bits | b.bits}; }
-  friend ADDLOSS_INLINE simd_mask operator!(simd_mask a) { return {~a.bits}; }
+
+  simd_mask() = default;
+  ADDLOSS_INLINE explicit simd_mask(vector b) : bits(b) {}
+  // Not the copies the compiler makes: see simd_pack.
+  ADDLOSS_INLINE simd_mask(simd_mask const& a) : bits(a.bits) {}
+  ADDLOSS_INLINE simd_mask& operator=(simd_mask const& a) {
+    bits = a.bits;
+    return *this;
+  }
+
+  friend ADDLOSS_INLINE simd_mask operator&(simd_mask a, simd_mask b) {
+    return simd_mask(a.bits & b.bits);
+  }
+  friend ADDLOSS_INLINE simd_mask operator|(simd_mask a, simd_mask b) {
+    return simd_mask(a.bits | b.bits);
+  }
+  friend ADDLOSS_INLINE simd_mask operator!(simd_mask a) { return simd_mask(~a.bits); }
+  /// Adds 1 to the lanes of `total` where `a` is true: with AVX-512 the mask is not made a vector.
+  friend ADDLOSS_INLINE void count_true(vector& total, simd_mask a) {
+#if ADDLOSS_SIMD_BYTES == 64
+    total = a.bits ? total + 1 : total;
+#else
+    total -= a.bits;
+#endif
+  }
 };
 
 /// Square root of every lane. Loops of std::sqrt stay scalar under -fmath-errno, the default, so
@@ -52,7 +74,7 @@ using integer_like_t = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int
 
 /// `W` lanes of `T`.
 template <arithmetic_scalar T, int W>
-struct simd_pack {
+struct simd_pack {  // NOLINT(*-special-member-functions)
   using value_type = T;
   using mask = simd_mask<integer_like_t<T>, W>;
   using integers = typename mask::vector;
@@ -63,6 +85,12 @@ struct simd_pack {
 
   simd_pack() = default;
   ADDLOSS_INLINE explicit simd_pack(vector v) : lanes(v) {}
+  // The compiler's own copies are copies of a struct, and g++ puts many of those in memory.
+  ADDLOSS_INLINE simd_pack(simd_pack const& a) : lanes(a.lanes) {}
+  ADDLOSS_INLINE simd_pack& operator=(simd_pack const& a) {
+    lanes = a.lanes;
+    return *this;
+  }
   /// The same number in every lane.
   template <class Number>
     requires(std::is_arithmetic_v<Number>)
@@ -100,12 +128,19 @@ struct simd_pack {
     return a;
   }
 
-  friend ADDLOSS_INLINE mask operator<(simd_pack a, simd_pack b) { return {a.lanes < b.lanes}; }
-  friend ADDLOSS_INLINE mask operator<=(simd_pack a, simd_pack b) { return {a.lanes <= b.lanes}; }
-  friend ADDLOSS_INLINE mask operator>(simd_pack a, simd_pack b) { return {a.lanes > b.lanes}; }
-  friend ADDLOSS_INLINE mask operator>=(simd_pack a, simd_pack b) { return {a.lanes >= b.lanes}; }
+  friend ADDLOSS_INLINE mask operator<(simd_pack a, simd_pack b) { return mask(a.lanes < b.lanes); }
+  friend ADDLOSS_INLINE mask operator<=(simd_pack a, simd_pack b) {
+    return mask(a.lanes <= b.lanes);
+  }
+  friend ADDLOSS_INLINE mask operator>(simd_pack a, simd_pack b) { return mask(a.lanes > b.lanes); }
+  friend ADDLOSS_INLINE mask operator>=(simd_pack a, simd_pack b) {
+    return mask(a.lanes >= b.lanes);
+  }
+  friend ADDLOSS_INLINE mask operator!=(simd_pack a, simd_pack b) {
+    return mask(a.lanes != b.lanes);
+  }
 
-  friend ADDLOSS_INLINE mask is_nan(simd_pack a) { return {a.lanes != a.lanes}; }
+  friend ADDLOSS_INLINE mask is_nan(simd_pack a) { return mask(a.lanes != a.lanes); }
   // g++ turns `mask ? a : b` into scalar code below AVX-512, and does not find AVX-512's mask
   // registers in the bitwise form.
   friend ADDLOSS_INLINE simd_pack select(mask condition, simd_pack yes, simd_pack no) {

@@ -107,7 +107,7 @@ struct block_runner {
     if constexpr (Sums > 0) {
       bool finite = true;
       for (unsigned i = 0; i < Sums; ++i) {
-        result.value[i] = sum_lanes<A>(&lanes.sum[i]);
+        result.value[i] = sum_lanes<double, A>(&lanes.sum[i]);
         finite = finite && math::is_finite(result.value[i]);
       }
       // A non-finite element leaves a non-finite sum, so nothing is counted where all is well.
@@ -117,8 +117,8 @@ struct block_runner {
     }
     if constexpr (Tallies > 0) {
       for (unsigned i = 0; i < Tallies; ++i) {
-        // A lane of a mask is 0 or -1.
-        result.value[Sums + i] = 0 - sum_lanes<integer_like_t<A>>(&lanes.tally[i]);
+        using integer = integer_like_t<A>;
+        result.value[Sums + i] = static_cast<double>(sum_lanes<integer, integer>(&lanes.tally[i]));
       }
     }
     return result;
@@ -158,8 +158,8 @@ struct block_runner {
       if constexpr (Tallies > 0) {
         ADDLOSS_UNROLL(8)
         for (unsigned i = 0; i < Tallies; ++i) {
-          lanes.tally[i][step] += (result[0].tally[i].bits + result[1].tally[i].bits) +
-                                  (result[2].tally[i].bits + result[3].tally[i].bits);
+          ADDLOSS_UNROLL(4)
+          for (auto const& quarter : result) count_true(lanes.tally[i][step], quarter.tally[i]);
         }
       }
     }
@@ -178,9 +178,9 @@ struct block_runner {
   /// The last, incomplete group of a row, read through zero-padded registers; the padding is kept
   /// out of the totals.
   template <store_kind Store, class... Elements>
-  [[gnu::noinline]] static accumulators run_tail(Element const& element, output const& out,
-                                                 std::int64_t first, std::int64_t last,
-                                                 accumulators lanes, Elements const*... from) {
+  static ADDLOSS_INLINE accumulators run_tail(Element const& element, output const& out,
+                                              std::int64_t first, std::int64_t last,
+                                              accumulators lanes, Elements const*... from) {
     for (int offset = 0; offset < static_cast<int>(last - first); offset += width) {
       auto const count = static_cast<int>(at_most(last - first - offset, width));
       auto const step = static_cast<unsigned>(offset % lane_count / width);
@@ -199,7 +199,7 @@ struct block_runner {
       }
       if constexpr (Tallies > 0) {
         for (unsigned i = 0; i < Tallies; ++i) {
-          lanes.tally[i][step] += (result.tally[i] & inside).bits;
+          count_true(lanes.tally[i][step], result.tally[i] & inside);
         }
       }
     }
@@ -224,17 +224,25 @@ struct block_runner {
     }
   }
 
-  /// Sums the 16 lanes that begin at `from`, which hold numbers of type `T`, in double: lane i and
+  /// Sums the 16 lanes that begin at `from`, which hold numbers of type `T`, in `Sum`: lane i and
   /// lane i + 8 first, then i + 4, i + 2, i + 1.
-  template <class T>
-  static ADDLOSS_INLINE double sum_lanes(void const* from) {
-    typedef T narrow_lanes __attribute__((vector_size(lane_count / 2 * sizeof(T))));
-    typedef double wide_lanes __attribute__((vector_size(lane_count / 2 * sizeof(double))));
-    narrow_lanes half[2];
-    std::memcpy(half, from, sizeof half);
-    wide_lanes const sum =
-        __builtin_convertvector(half[0], wide_lanes) + __builtin_convertvector(half[1], wide_lanes);
-    return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
+  template <class Sum, class T>
+  static ADDLOSS_INLINE Sum sum_lanes(void const* from) {
+    typedef T eight __attribute__((vector_size(8 * sizeof(T))));
+    typedef Sum eight_sums __attribute__((vector_size(8 * sizeof(Sum))));
+    typedef Sum four_sums __attribute__((vector_size(4 * sizeof(Sum))));
+    typedef Sum two_sums __attribute__((vector_size(2 * sizeof(Sum))));
+    eight halves[2];
+    std::memcpy(halves, from, sizeof halves);
+    eight_sums const sum = __builtin_convertvector(halves[0], eight_sums) +
+                           __builtin_convertvector(halves[1], eight_sums);
+    four_sums fours[2];
+    std::memcpy(fours, &sum, sizeof fours);
+    four_sums const four = fours[0] + fours[1];
+    two_sums twos[2];
+    std::memcpy(twos, &four, sizeof twos);
+    two_sums const two = twos[0] + twos[1];
+    return two[0] + two[1];
   }
 
   /// Elements whose first operand, or one of whose sums, is infinite or NaN.
