@@ -596,12 +596,13 @@ struct any_logit_loss {
   std::variant<add::hinge, add::non_saturating, add::least_squares, add::wasserstein> choice;
 
   template <class V>
-  add::value_grad<V> discriminator(V logit, V label) const {
-    return std::visit([&](auto const& loss) { return loss.discriminator(logit, label); }, choice);
+  add::logit_term<V> discriminator(V logit, V label, V weight) const {
+    return std::visit([&](auto const& loss) { return loss.discriminator(logit, label, weight); },
+                      choice);
   }
   template <class V>
-  add::value_grad<V> generator(V logit) const {
-    return std::visit([&](auto const& loss) { return loss.generator(logit); }, choice);
+  add::logit_term<V> generator(V logit, V weight) const {
+    return std::visit([&](auto const& loss) { return loss.generator(logit, weight); }, choice);
   }
 };
 

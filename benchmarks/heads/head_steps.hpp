@@ -242,9 +242,9 @@ class head_steps {
 
     double loss = 0;
     for (std::int64_t i = 0; i < count; ++i) {
-      auto const hinge = loss_.loss.discriminator(pass.y[i], 1.0F);
+      auto const hinge = loss_.loss.discriminator(pass.y[i], 1.0F, 1 / static_cast<float>(count));
       loss += static_cast<double>(hinge.value) / static_cast<double>(count);
-      y_bar[i] = hinge.grad / static_cast<float>(count);
+      y_bar[i] = hinge.grad;
     }
     pass.y_bar = y_bar;
     pass.w_bar = gradients.data();

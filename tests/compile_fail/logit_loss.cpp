@@ -5,13 +5,13 @@
 
 struct critic {
   template <class V>
-  addloss::value_grad<V> discriminator(V logit, V label) const {
-    return {-label * logit, -label};
+  addloss::logit_term<V> discriminator(V logit, V label, V weight) const {
+    return {-label * logit, -label * weight, V(0) <= V(0)};
   }
 #ifdef ADDLOSS_EXPECT_COMPILES
   template <class V>
-  addloss::value_grad<V> generator(V logit) const {
-    return {-logit, V(-1)};
+  addloss::logit_term<V> generator(V logit, V weight) const {
+    return {-logit, -weight, V(0) <= V(0)};
   }
 #endif
 };

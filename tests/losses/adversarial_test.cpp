@@ -20,18 +20,19 @@
 // Not in the unnamed namespace: kernels are named after them.
 namespace adversarial_test {
 
-using addloss::value_grad;
+using addloss::logit_term;
 
 /// A critic whose logits are pulled to 0, with strength `pull`: a state of its own is copied along.
 struct pulled_critic {
   double pull = 0;
   template <class V>
-  ADDLOSS_HOST_DEVICE value_grad<V> discriminator(V logit, V label) const {
-    return {V(pull) * logit * logit - label * logit, V(2 * pull) * logit - label};
+  ADDLOSS_HOST_DEVICE logit_term<V> discriminator(V logit, V label, V weight) const {
+    V const slope = V(2 * pull) * logit - label;
+    return {V(pull) * logit * logit - label * logit, weight * slope, slope != V(0)};
   }
   template <class V>
-  ADDLOSS_HOST_DEVICE value_grad<V> generator(V logit) const {
-    return {-logit, V(-1)};
+  ADDLOSS_HOST_DEVICE logit_term<V> generator(V logit, V weight) const {
+    return {-logit, -weight, V(0) <= V(0)};
   }
 };
 
@@ -46,11 +47,13 @@ constexpr double infinity = std::numeric_limits<double>::infinity();
 constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
 
 struct without_generator {
-  value_grad<double> discriminator(double logit, double label) const { return {logit, label}; }
+  logit_term<double> discriminator(double logit, double label, double weight) const {
+    return {logit, label * weight, true};
+  }
 };
 struct value_alone {
-  double discriminator(double logit, double) const { return logit; }
-  double generator(double logit) const { return logit; }
+  double discriminator(double logit, double, double) const { return logit; }
+  double generator(double logit, double) const { return logit; }
 };
 struct with_memory : pulled_critic {
   std::vector<double> history;
@@ -306,23 +309,42 @@ void check_loss(Loss loss) {
 // --- single functors -----------------------------------------------------------------------------
 
 template <class Loss>
-value_grad<double> real_of(double z) {
-  return Loss{}.discriminator(z, 1.0);
+logit_term<double> real_of(double z, double weight = 1) {
+  return Loss{}.discriminator(z, 1.0, weight);
 }
 template <class Loss>
-value_grad<double> fake_of(double z) {
-  return Loss{}.discriminator(z, -1.0);
+logit_term<double> fake_of(double z, double weight = 1) {
+  return Loss{}.discriminator(z, -1.0, weight);
 }
 template <class Loss>
-value_grad<double> generated_of(double z) {
-  return Loss{}.generator(z);
+logit_term<double> generated_of(double z, double weight = 1) {
+  return Loss{}.generator(z, weight);
 }
 
 template <class Loss>
 void check_nan() {
   for (auto const& f : {real_of<Loss>, fake_of<Loss>, generated_of<Loss>}) {
-    CHECK(std::isnan(f(not_a_number).value));
-    CHECK(std::isnan(f(not_a_number).grad));
+    CHECK(std::isnan(f(not_a_number, 1).value));
+    CHECK(std::isnan(f(not_a_number, 1).grad));
+  }
+}
+
+template <class Loss>
+void check_weight() {
+  for (auto const& f : {real_of<Loss>, fake_of<Loss>, generated_of<Loss>}) {
+    for (double const z : {-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, not_a_number}) {
+      CAPTURE(z);
+      auto const one = f(z, 1);
+      CHECK(one.active == (one.grad != 0));
+      for (double const weight : {-4.0, 0.0, 0.5}) {
+        auto const weighted = f(z, weight);
+        CHECK((weighted.grad == weight * one.grad || std::isnan(z)));
+        CHECK((weighted.value == one.value || std::isnan(z)));
+        CHECK(weighted.active == one.active);
+      }
+      CHECK(std::isnan(f(z, not_a_number).grad));
+      CHECK(!std::isfinite(f(z, infinity).grad));
+    }
   }
 }
 
@@ -330,6 +352,13 @@ void check_nan() {
 /// `rounding`: the largest relative difference.
 bool same(float a, float b, float rounding) {
   return a == b || std::abs(a - b) <= rounding * std::abs(b) || (std::isnan(a) && std::isnan(b));
+}
+
+void check_same(logit_term<native_pack<float>> const& many, logit_term<float> const& one,
+                float rounding) {
+  CHECK(same(many.value.lanes[0], one.value, rounding));
+  CHECK(same(many.grad.lanes[1], one.grad, rounding));
+  CHECK((many.active.bits[2] != 0) == one.active);
 }
 
 /// A register of numbers gives what each number gives, up to `rounding`.
@@ -341,15 +370,10 @@ void check_registers(float rounding = 0) {
                         -inf, std::numeric_limits<float>::quiet_NaN()}) {
     CAPTURE(z);
     for (float const label : {1.0F, -1.0F}) {
-      auto const one = Loss{}.discriminator(z, label);
-      auto const many = Loss{}.discriminator(pack(z), pack(label));
-      CHECK(same(many.value.lanes[0], one.value, rounding));
-      CHECK(same(many.grad.lanes[1], one.grad, rounding));
+      check_same(Loss{}.discriminator(pack(z), pack(label), pack(0.3F)),
+                 Loss{}.discriminator(z, label, 0.3F), rounding);
     }
-    auto const one = Loss{}.generator(z);
-    auto const many = Loss{}.generator(pack(z));
-    CHECK(same(many.value.lanes[0], one.value, rounding));
-    CHECK(same(many.grad.lanes[1], one.grad, rounding));
+    check_same(Loss{}.generator(pack(z), pack(0.3F)), Loss{}.generator(z, 0.3F), rounding);
   }
 }
 #endif
@@ -388,7 +412,7 @@ TEST_CASE("softplus neither overflows nor loses its tail") {
   CHECK(fake_of<non_saturating>(-40).value == Approx(std::exp(-40)).epsilon(1e-14));
   CHECK(generated_of<non_saturating>(-700).value == 700);
   CHECK(generated_of<non_saturating>(-700).grad == -1);
-  float const far = non_saturating{}.discriminator(-100.0F, 1.0F).value;
+  float const far = non_saturating{}.discriminator(-100.0F, 1.0F, 1.0F).value;
   CHECK(far == 100);
 }
 
@@ -408,6 +432,13 @@ TEST_CASE("least squares and wasserstein at named points") {
   CHECK(fake_of<wasserstein>(2).grad == 1);
   CHECK(generated_of<wasserstein>(2).value == -2);
   CHECK(generated_of<wasserstein>(2).grad == -1);
+}
+
+TEST_CASE("a loss weighs its gradient, and says of each logit whether there is one") {
+  check_weight<hinge>();
+  check_weight<non_saturating>();
+  check_weight<least_squares>();
+  check_weight<wasserstein>();
 }
 
 TEST_CASE("NaN in a logit is NaN in the loss and in its gradient") {
@@ -615,6 +646,11 @@ TEST_CASE("one NaN logit: where it shows, and that it is counted") {
     CHECK(losses[1] == infinity);
     CHECK(bad == 2);
     CHECK(health[1].fake.non_finite == 2);
+    int active = 0;
+    for (std::size_t b = 0; b < 2; ++b) {
+      for (std::size_t l = 0; l < 131; ++l) active += fake.at(1, b, l) <= -1 ? 0 : 1;
+    }
+    CHECK(health[1].fake.active == active / 262.0);
     CHECK(std::isnan(health[1].fake.mean));
     CHECK(health[0].fake.non_finite == 0);
     CHECK(health[1].real.non_finite == 0);

@@ -106,9 +106,9 @@ TEMPLATE_TEST_CASE("so does that of a loss of logits", "", hinge, non_saturating
   TestType const loss;
   for (double const label : {1.0, -1.0}) {
     for (double const z : {-1.3, -0.2, 0.4, 2.1}) {
-      double const above = loss.discriminator(z + 1e-5, label).grad;
-      double const below = loss.discriminator(z - 1e-5, label).grad;
-      auto const slope = at::full({}, loss.discriminator(z, label).grad, at::kDouble);
+      double const above = loss.discriminator(z + 1e-5, label, 1.0).grad;
+      double const below = loss.discriminator(z - 1e-5, label, 1.0).grad;
+      auto const slope = at::full({}, loss.discriminator(z, label, 1.0).grad, at::kDouble);
       CHECK(tl::detail::curvature(loss, slope).template item<double>() ==
             Approx((above - below) / 2e-5).margin(1e-9));
     }

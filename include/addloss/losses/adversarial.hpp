@@ -38,13 +38,22 @@ namespace addloss {
 struct logit_statistics {
   double mean = 0;  ///< mean logit
   double positive = 0;  ///< share of logits > 0
-  double active = 0;  ///< share of logits whose gradient is not 0 (the hinge's active zone)
+  /// Share of logits whose gradient is not 0 (the hinge's active zone). NaN counts: it is not 0.
+  double active = 0;
   std::int64_t non_finite = 0;  ///< number of infinite or NaN logits
 };
 
 struct head_statistics {
   logit_statistics real;
   logit_statistics fake;
+};
+
+/// What a loss makes of one logit z.
+template <class V>
+struct logit_term {
+  V value;  ///< L(z)
+  V grad;  ///< weight * dL/dz
+  mask_of<V> active;  ///< dL/dz is not 0
 };
 
 namespace detail {
@@ -69,64 +78,74 @@ ADDLOSS_HOST_DEVICE ADDLOSS_INLINE value_grad<V> softplus(V x) {
   return {value, keep_nan(sigmoid, value)};
 }
 
+/// -label z: active everywhere.
+template <class V>
+ADDLOSS_HOST_DEVICE ADDLOSS_INLINE logit_term<V> linear_term(V logit, V label, V weight) {
+  return {-label * logit, keep_nan(-label * weight, logit), V(0) <= V(0)};
+}
+
 }  // namespace detail
 
-/// `label` is +1 for real logits, -1 for fake ones.
+/// `label` is +1 for real logits, -1 for fake ones. `weight` multiplies the gradient here, where it
+/// costs nothing: that of most losses is a constant or has a factor already.
 struct hinge {
   template <class V>
-  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE value_grad<V> discriminator(V logit, V label) const {
+  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE logit_term<V> discriminator(V logit, V label, V weight) const {
     using math::select;
     V const margin = V(1) - label * logit;
     // `margin <= 0` is false for NaN, so NaN stays; the subgradient at the kink is 0.
-    auto const idle = margin <= V(0);
-    V const value = select(idle, V(0), margin);
-    return {value, detail::keep_nan(select(idle, V(0), -label), value)};
+    auto const active = !(margin <= V(0));
+    // 0, or NaN with a weight that is not finite. As a factor of the margin in place of 0 it lets
+    // one masked multiply-add make the gradient.
+    V const none = V(0) * weight;
+    V const slope = none * margin + -label * weight;
+    return {select(active, margin, V(0)), select(active, slope, none), active};
   }
   template <class V>
-  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE value_grad<V> generator(V logit) const {
-    return {-logit, detail::keep_nan(V(-1), logit)};
+  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE logit_term<V> generator(V logit, V weight) const {
+    return detail::linear_term(logit, V(1), weight);
   }
 };
 
 struct non_saturating {
   template <class V>
-  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE value_grad<V> discriminator(V logit, V label) const {
+  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE logit_term<V> discriminator(V logit, V label, V weight) const {
     auto const [value, grad] = detail::softplus(-label * logit);
-    return {value, -label * grad};
+    return {value, -label * weight * grad, grad != V(0)};
   }
   template <class V>
-  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE value_grad<V> generator(V logit) const {
-    return discriminator(logit, V(1));
+  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE logit_term<V> generator(V logit, V weight) const {
+    return discriminator(logit, V(1), weight);
   }
 };
 
 struct least_squares {
   template <class V>
-  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE value_grad<V> discriminator(V logit, V label) const {
+  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE logit_term<V> discriminator(V logit, V label, V weight) const {
     V const distance = logit - V(0.5) * (V(1) + label);
-    return {distance * distance, V(2) * distance};
+    return {distance * distance, V(2) * weight * distance, distance != V(0)};
   }
   template <class V>
-  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE value_grad<V> generator(V logit) const {
-    return discriminator(logit, V(1));
+  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE logit_term<V> generator(V logit, V weight) const {
+    return discriminator(logit, V(1), weight);
   }
 };
 
 struct wasserstein {
   template <class V>
-  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE value_grad<V> discriminator(V logit, V label) const {
-    return {-label * logit, detail::keep_nan(-label, logit)};
+  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE logit_term<V> discriminator(V logit, V label, V weight) const {
+    return detail::linear_term(logit, label, weight);
   }
   template <class V>
-  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE value_grad<V> generator(V logit) const {
-    return discriminator(logit, V(1));
+  ADDLOSS_HOST_DEVICE ADDLOSS_INLINE logit_term<V> generator(V logit, V weight) const {
+    return detail::linear_term(logit, V(1), weight);
   }
 };
 
 template <class L>
 concept logit_loss = std::is_trivially_copyable_v<L> && requires(L const loss, double z) {
-  { loss.discriminator(z, z) } -> std::same_as<value_grad<double>>;
-  { loss.generator(z) } -> std::same_as<value_grad<double>>;
+  { loss.discriminator(z, z, z) } -> std::same_as<logit_term<double>>;
+  { loss.generator(z, z) } -> std::same_as<logit_term<double>>;
 };
 
 /// Gradients for the logits of each head: empty spans, or one entry a head. `accumulate` adds.
@@ -158,16 +177,15 @@ struct logit_row {
   /// Sums: the loss, the logits. Tallies: the positive logits, the active ones.
   template <class V>
   ADDLOSS_HOST_DEVICE ADDLOSS_INLINE element_result<V, 2, 1, 2> operator()(V const (&x)[1]) const {
-    using math::abs;
     V const logit = x[0];
-    auto const [value, grad] = [&] {
+    auto const term = [&] {
       if constexpr (Generator) {
-        return loss.generator(logit);
+        return loss.generator(logit, V(gradient_weight));
       } else {
-        return loss.discriminator(logit, V(label));
+        return loss.discriminator(logit, V(label), V(gradient_weight));
       }
     }();
-    return {{value, logit}, {V(gradient_weight) * grad}, {logit > V(0), abs(grad) > V(0)}};
+    return {{term.value, logit}, {term.grad}, {logit > V(0), term.active}};
   }
 };
 
