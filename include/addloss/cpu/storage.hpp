@@ -9,6 +9,7 @@
 #include <concepts>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include <addloss/core/scalar.hpp>
 #include <addloss/core/simd.hpp>
@@ -47,12 +48,26 @@ struct bits_of {
 
 inline constexpr std::uint16_t all_lanes = 0xffff;  // of an AVX-512 mask
 
+/// The 16-bit lanes of `x` as the upper halves of 32-bit ones: one shuffle with zeros in place of a
+/// conversion and a shift.
+template <class V, std::size_t... Half>
+ADDLOSS_INLINE V upper_halves(typename bits_of<V>::narrow x,
+                              std::index_sequence<Half...> /*halves*/) {
+#if defined(__CUDACC__)
+  // What nvcc makes of __builtin_shufflevector with a parameter pack does not compile.
+  return V((typename V::vector)(__builtin_convertvector(x, typename bits_of<V>::wide) << 16));
+#else
+  using halves = typename bits_of<V>::narrow;
+  return V((typename V::vector)__builtin_shufflevector(
+      halves{}, x, (static_cast<int>(Half) / 2 + (Half % 2 == 0 ? 0 : V::width))...));
+#endif
+}
+
 template <class V>
 ADDLOSS_INLINE V load_bfloat16(bfloat16 const* from) {
-  using bits = bits_of<V>;
-  typename bits::narrow stored;
+  typename bits_of<V>::narrow stored;
   std::memcpy(&stored, from, sizeof stored);
-  return V((typename V::vector)(__builtin_convertvector(stored, typename bits::wide) << 16));
+  return upper_halves<V>(stored, std::make_index_sequence<2 * bits_of<V>::width>{});
 }
 
 template <class V>
@@ -60,11 +75,10 @@ ADDLOSS_INLINE void store_bfloat16(bfloat16* to, V x) {
   using bits = bits_of<V>;
   using wide = typename bits::wide;
   wide const exact = (wide)x.lanes;
-  wide const rounded = (exact + 0x7fffU + ((exact >> 16) & 1U)) >> 16;
-  wide const nan = (wide)(x.lanes != x.lanes);
+  V const rounded((typename V::vector)(exact + 0x7fffU + ((exact >> 16) & 1U)));
   // NaN stays NaN: quiet, with the upper bits of its payload.
-  wide const result = (rounded & ~nan) | (((exact >> 16) | 0x40U) & nan);
-  auto const stored = __builtin_convertvector(result, typename bits::narrow);
+  V const result = select(is_nan(x), V((typename V::vector)(exact | 0x400000U)), rounded);
+  auto const stored = __builtin_convertvector((wide)result.lanes >> 16, typename bits::narrow);
   std::memcpy(static_cast<void*>(to), &stored, sizeof stored);
 }
 
