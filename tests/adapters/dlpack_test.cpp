@@ -150,6 +150,12 @@ TEST_CASE("rank, extents and memory are checked") {
   CHECK(error_for(e.tensor) == "from_dlpack: student (expected memory, got a null pointer)");
   e.shape[1] = 0;
   CHECK(error_for(e.tensor) == "no error");
+  e.shape[0] = e.shape[1] = std::int64_t{1} << 62;
+  CHECK(error_for(e.tensor).find("63 bits") != std::string::npos);
+  std::int64_t empty[] = {0, std::int64_t{1} << 62, 4};
+  e.tensor.ndim = 3;
+  e.tensor.shape = empty;
+  CHECK(from_dlpack<float, 3>(e.tensor).extents[0] == 0);
   float number = 0;
   DLTensor const scalar{&number, {kDLCPU, 0}, 0, float32, nullptr, nullptr, 0};
   CHECK(from_dlpack<float, 0>(scalar).data == &number);

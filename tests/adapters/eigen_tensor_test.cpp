@@ -143,6 +143,17 @@ TEST_CASE("a column-major batch is refused") {
   CHECK(check(rows) == "no error");
 }
 
+TEST_CASE("a map of extents that no memory has is refused") {
+  using map = Eigen::TensorMap<row_major<float, 3>>;
+  std::int64_t const huge = std::int64_t{1} << 62;
+  map const none(nullptr, 0, huge, 4);
+  CHECK(as_view(none).extents[0] == 0);
+  map const impossible(nullptr, huge, 4, 1);
+  CHECK(error_of([&] { as_view(impossible); }) ==
+        "view: Eigen::Tensor (expected extents >= 0 whose product fits 63 bits, got "
+        "[4611686018427387904,4,1])");
+}
+
 TEMPLATE_TEST_CASE("a loss gives the same bits through tensors as through pointers", "", float,
                    double) {
   using T = TestType;

@@ -96,12 +96,16 @@ TEST_CASE("the inner axes may lie in any order without gaps") {
 
 TEST_CASE("empty and impossible sizes are refused") {
   CHECK(check(view(memory, 0, 3)) == "f: x (expected a batch of at least one sample, got [0,3])");
-  CHECK(check(view(memory, -1, 3)) == "f: x (expected a batch of at least one sample, got [-1,3])");
+  CHECK(check(strided<2>({-1, 3}, {3, 1})) ==
+        "f: x (expected a batch of at least one sample, got [-1,3])");
   CHECK(check(view(memory, 2, 0)) == "f: x (expected samples of at least one element, got [2,0])");
   CHECK(check(view(static_cast<float*>(nullptr), 2, 3)) ==
         "f: x (expected memory, got a null pointer)");
   CHECK(check(strided<4>({big, big, big, 1}, {1, 1, 1, 1})) ==
         "f: x (expected a size that fits 63 bits, got [2147483648,2147483648,2147483648,1])");
+  CHECK(
+      check(strided<4>({big, big, big, 0}, {1, 1, 1, 1})) ==
+      "f: x (expected samples of at least one element, got [2147483648,2147483648,2147483648,0])");
   CHECK(check(strided<2>({2, -3}, {1, 1})) ==
         "f: x (expected a size that fits 63 bits, got [2,-3])");
 }
@@ -113,16 +117,24 @@ TEST_CASE("huge sizes that do fit are accepted") {
   CHECK(check(r) == "no error");
 }
 
-TEST_CASE("checked_product") {
-  using addloss::detail::checked_product;
+TEST_CASE("samples beyond 63 bits are refused, and what is not a sample apart") {
   std::int64_t const max = std::numeric_limits<std::int64_t>::max();
-  std::int64_t const full[] = {max, 1, 1};
-  CHECK(checked_product(full, 3) == max);
-  std::int64_t const over[] = {max, 2};
-  CHECK(checked_product(over, 2) == -1);
-  std::int64_t const zero[] = {0, max, max};
-  CHECK(checked_product(zero, 3) == 0);
-  CHECK(checked_product(zero, 0) == 1);
+  CHECK(check(strided<2>({2, 3}, {max - 3, 1})) == "no error");
+  CHECK(check(strided<2>({2, 3}, {max - 2, 1})) ==
+        "f: x (expected samples whose offsets fit 63 bits, got 2 at stride 9223372036854775805)");
+  CHECK(check(strided<2>({3, 3}, {max / 2 + 1, 1})).find("offsets") != std::string::npos);
+  CHECK(check(strided<2>({3, 3}, {-max, 1})).find("offsets") != std::string::npos);
+  CHECK(check(strided<2>({1, 3}, {max, 1})) == "no error");  // one sample: no stride
+  auto const distinct = [](std::int64_t stride) {
+    rows<float> const batch(strided<2>({2, 3}, {stride, 1}));
+    return error_of([&] { addloss::detail::check_distinct_rows("f", "x", batch); }) == "no error";
+  };
+  CHECK(distinct(3));
+  CHECK(distinct(-3));
+  CHECK(distinct(std::numeric_limits<std::int64_t>::min()));
+  CHECK_FALSE(distinct(2));
+  CHECK_FALSE(distinct(-2));
+  CHECK_FALSE(distinct(0));
 }
 
 TEST_CASE("tensors that are combined agree in shape and order") {

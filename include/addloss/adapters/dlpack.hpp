@@ -22,7 +22,6 @@
 #include <type_traits>
 
 #include <addloss/core/error.hpp>
-#include <addloss/core/rows.hpp>
 #include <addloss/core/tensor_view.hpp>
 
 namespace addloss {
@@ -132,17 +131,15 @@ tensor_view<T, Rank, Space> from_dlpack(Tensor const& tensor, char const* name =
   }
   tensor_view<T, Rank, Space> result;
   for (int axis = 0; axis < Rank; ++axis) result.extents[axis] = tensor.shape[axis];
-  std::int64_t const size = detail::checked_product(result.extents, Rank);
-  if (size < 0) {
-    fail(function, name, "extents >= 0 whose product fits 63 bits",
-         detail::bracketed(result.extents, Rank));
+  detail::check_extents(function, name, result.extents, Rank);
+  if (tensor.strides == nullptr) {
+    detail::write_dense_strides(result.extents, Rank, result.strides);
+  } else {
+    for (int axis = 0; axis < Rank; ++axis) result.strides[axis] = tensor.strides[axis];
   }
-  std::int64_t dense = 1;
-  for (int axis = Rank - 1; axis >= 0; --axis) {
-    result.strides[axis] = tensor.strides == nullptr ? dense : tensor.strides[axis];
-    dense *= result.extents[axis];
+  if (tensor.data == nullptr && detail::checked_product(result.extents, Rank) > 0) {
+    fail(function, name, "memory", "a null pointer");
   }
-  if (tensor.data == nullptr && size > 0) fail(function, name, "memory", "a null pointer");
   auto* const start = static_cast<unsigned char*>(tensor.data);
   auto* const first = start == nullptr ? start : start + tensor.byte_offset;
   if (reinterpret_cast<std::uintptr_t>(first) % alignof(value_type) != 0) {

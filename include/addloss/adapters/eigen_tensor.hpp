@@ -12,6 +12,7 @@
 /// itself may be a temporary. Expressions and TensorRef, which may have no memory, are refused.
 /// Half types: as in adapters/eigen.hpp, which is a header of its own, as Eigen counts its tensors
 /// among its unsupported modules, and they take a third longer to compile.
+/// Errors: a TensorMap of extents that no memory has.
 #pragma once
 
 #include <cstdint>
@@ -42,16 +43,16 @@ struct eigen_tensor_traits {
   template <class Element>
   static auto view_of_memory(Tensor const& tensor, Element* elements) {
     int constexpr rank = static_cast<int>(Tensor::NumIndices);
-    bool constexpr row_major = static_cast<int>(Tensor::Layout) == Eigen::RowMajor;
+    auto constexpr order = static_cast<int>(Tensor::Layout) == Eigen::RowMajor
+                               ? storage_order::row_major
+                               : storage_order::column_major;
     tensor_view<stored_t<Element>, rank> result;
     result.data = stored_pointer(elements);
-    std::int64_t stride = 1;
-    for (int i = 0; i < rank; ++i) {
-      int const axis = row_major ? rank - 1 - i : i;
+    for (int axis = 0; axis < rank; ++axis) {
       result.extents[axis] = tensor.dimensions()[static_cast<unsigned>(axis)];
-      result.strides[axis] = stride;
-      stride *= result.extents[axis];
     }
+    check_extents("view", "Eigen::Tensor", result.extents, rank);
+    write_dense_strides(result.extents, rank, result.strides, order);
     return result;
   }
 };

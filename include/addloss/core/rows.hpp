@@ -25,25 +25,7 @@ struct layout {
   std::int64_t strides[max_rank] = {};
 };
 
-/// "[8,4,64,64]"
-inline text bracketed(std::int64_t const* numbers, int count) {
-  text out;
-  out << "[";
-  for (int i = 0; i < count; ++i) out << (i > 0 ? "," : "") << numbers[i];
-  out << "]";
-  return out;
-}
-
 inline text shape_text(layout const& shape) { return bracketed(shape.extents, shape.rank); }
-
-/// Product of extents, or -1 where it does not fit 63 bits or an extent is negative.
-constexpr std::int64_t checked_product(std::int64_t const* extents, int count) {
-  std::int64_t product = 1;
-  for (int i = 0; i < count; ++i) {
-    if (extents[i] < 0 || __builtin_mul_overflow(product, extents[i], &product)) return -1;
-  }
-  return product;
-}
 
 /// Whether axes 1.. of `shape` cover `size` consecutive elements, in any order: each stride is the
 /// product of the extents of the axes with smaller strides.
@@ -113,7 +95,8 @@ struct rows {
 
 namespace detail {
 
-/// Refuses an absent or empty batch, a size that does not fit 63 bits, and inner axes with gaps.
+/// Refuses an absent or empty batch, sizes and offsets that do not fit 63 bits, and inner axes with
+/// gaps.
 template <class T, class Space>
 void check_rows(char const* function, argument_name argument, rows<T, Space> const& batch) {
   if (batch.absent()) fail(function, argument, "a tensor", "none");
@@ -134,6 +117,12 @@ void check_rows(char const* function, argument_name argument, rows<T, Space> con
     fail(function, argument, text() << "axes 1.. without gaps",
          text() << "shape " << shape_text(batch.shape) << " with strides "
                 << bracketed(batch.shape.strides, batch.shape.rank));
+  }
+  std::int64_t end = 0;
+  if (__builtin_mul_overflow(batch.count - 1, batch.row_stride, &end) ||
+      __builtin_add_overflow(end, batch.row_size, &end)) {
+    fail(function, argument, text() << "samples whose offsets fit 63 bits",
+         text() << batch.count << " at stride " << batch.row_stride);
   }
 }
 
@@ -165,8 +154,8 @@ void check_same_rows(char const* function, argument_name argument, rows<T, Space
 template <class T, class Space>
 void check_distinct_rows(char const* function, argument_name argument,
                          rows<T, Space> const& batch) {
-  std::int64_t const stride = batch.row_stride < 0 ? -batch.row_stride : batch.row_stride;
-  if (batch.count > 1 && stride < batch.row_size) {
+  bool const apart = batch.row_stride >= batch.row_size || batch.row_stride <= -batch.row_size;
+  if (batch.count > 1 && !apart) {
     fail(function, argument,
          text() << "samples at least " << batch.row_size << " elements apart, as they are written",
          text() << "stride " << batch.row_stride << " on axis 0");

@@ -11,6 +11,7 @@
 #include <type_traits>
 
 #include <addloss/core/config.hpp>
+#include <addloss/core/error.hpp>
 #include <addloss/core/scalar.hpp>
 
 namespace addloss {
@@ -47,8 +48,60 @@ struct tensor_view {
   }
 };
 
+namespace detail {
+
+/// "[8,4,64,64]"
+inline text bracketed(std::int64_t const* numbers, int count) {
+  text out;
+  out << "[";
+  for (int i = 0; i < count; ++i) out << (i > 0 ? "," : "") << numbers[i];
+  out << "]";
+  return out;
+}
+
+/// Product of extents, or -1 where it does not fit 63 bits or an extent is negative. With an extent
+/// of 0 it is 0, whatever the others are.
+constexpr std::int64_t checked_product(std::int64_t const* extents, int count) {
+  std::int64_t product = 1;
+  bool fits = true;
+  bool empty = false;
+  for (int i = 0; i < count; ++i) {
+    if (extents[i] < 0) return -1;
+    empty = empty || extents[i] == 0;
+    fits = fits && !__builtin_mul_overflow(product, extents[i], &product);
+  }
+  if (empty) return 0;
+  return fits ? product : -1;
+}
+
+/// Refuses extents that no tensor has.
+constexpr void check_extents(char const* function, argument_name argument,
+                             std::int64_t const* extents, int rank) {
+  if (checked_product(extents, rank) < 0) {
+    fail(function, argument, "extents >= 0 whose product fits 63 bits", bracketed(extents, rank));
+  }
+}
+
+/// The axis that is contiguous in a dense tensor: the last, or the first.
+enum class storage_order { row_major, column_major };
+
+/// Writes the strides of a dense tensor of checked extents.
+constexpr void write_dense_strides(std::int64_t const* extents, int rank, std::int64_t* strides,
+                                   storage_order order = storage_order::row_major) {
+  std::int64_t stride = 1;
+  for (int i = 0; i < rank; ++i) {
+    int const axis = order == storage_order::row_major ? rank - 1 - i : i;
+    strides[axis] = stride;
+    // Too large only beside an extent of 0, where no element is to be reached.
+    if (__builtin_mul_overflow(stride, extents[axis], &stride)) stride = 0;
+  }
+}
+
+}  // namespace detail
+
 /// A dense row-major view: the last extent is contiguous. `view(pointer, 8, 4, 64, 64)`
 /// Half types of other libraries whose adapter is included become those of this one.
+/// Errors: a negative extent; extents whose product does not fit 63 bits. One of 0 is an empty tensor.
 template <class Space = host_space, class T, std::integral... Extents>
 constexpr tensor_view<stored_t<T>, static_cast<int>(sizeof...(Extents)), Space> view(
     T* data, Extents... extents) {
@@ -57,11 +110,8 @@ constexpr tensor_view<stored_t<T>, static_cast<int>(sizeof...(Extents)), Space> 
   result.data = detail::stored_pointer(data);
   int axis = 0;
   ((result.extents[axis++] = static_cast<std::int64_t>(extents)), ...);
-  std::int64_t stride = 1;
-  for (axis = rank - 1; axis >= 0; --axis) {
-    result.strides[axis] = stride;
-    stride *= result.extents[axis];
-  }
+  detail::check_extents("view", "extents", result.extents, rank);
+  detail::write_dense_strides(result.extents, rank, result.strides);
   return result;
 }
 

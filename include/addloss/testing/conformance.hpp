@@ -50,8 +50,8 @@ auto check_view(Tensor& tensor, Address const& address) {
   constexpr int rank = view_of<Tensor&>::rank;
   auto const view = as_view(tensor);
   view_result<rank> result;
-  std::int64_t count = 1;
-  for (int axis = 0; axis < rank; ++axis) count *= view.extents[axis];
+  detail::check_extents("check_view", "extents", view.extents, rank);
+  std::int64_t const count = detail::checked_product(view.extents, rank);
   for (; result.elements < count; ++result.elements) {
     std::int64_t rest = result.elements;
     std::int64_t offset = 0;
