@@ -1,20 +1,29 @@
 // SPDX-License-Identifier: MIT
-// The losses as operators of PyTorch, torch.ops.addloss.*, for tensors on the CPU: with autograd,
-// and with shapes for meta tensors. losses.py loads them.
+// The losses as operators of PyTorch, torch.ops.addloss.*: losses.py loads them, and says what they
+// compute. tracing.hpp gives each its autograd, and its shapes for meta and fake tensors.
 //
 // `levels` [T, 2] (Double) are alpha and sigma of each timestep; timesteps are Long.
 #include <addloss/schedule/discrete.hpp>
 #include <addloss/torch/losses.hpp>
+#include <addloss/weighting/snr.hpp>
+#include <addloss/weighting/uniform.hpp>
 
 #include <torch/library.h>
 
 #include <cstdint>
 #include <string>
+#include <type_traits>
+#include <utility>
+#include <variant>
+
+#include "tracing.hpp"
 
 namespace {
 
 namespace tl = addloss::torch_loss;
 using at::Tensor;
+// std::optional, or what older versions have instead.
+using optional_tensor = decltype(std::declval<c10::IValue const&>().toOptional<Tensor>());
 
 addloss::schedule_table<> schedule(Tensor const& levels) {
   auto const view = addloss::from_torch<double const, 2>(levels, "levels");
@@ -31,24 +40,85 @@ template <class Body>
 Tensor with_policy(std::string const& name, Body const& body) {
   if (name == "hinge") return body(addloss::adversarial<addloss::hinge>{});
   if (name == "non_saturating") return body(addloss::adversarial<addloss::non_saturating>{});
-  addloss::detail::fail("addloss", "policy", "hinge or non_saturating", name.c_str());
+  if (name == "least_squares") return body(addloss::adversarial<addloss::least_squares>{});
+  if (name == "wasserstein") return body(addloss::adversarial<addloss::wasserstein>{});
+  addloss::detail::fail("addloss", "policy", "hinge, non_saturating, least_squares or wasserstein",
+                        name.c_str());
+}
+
+/// Calls `body` with the prediction type of that name.
+template <class Body>
+Tensor with_prediction(std::string const& name, Body const& body) {
+  if (name == "epsilon") return body(addloss::epsilon_prediction{});
+  if (name == "v") return body(addloss::v_prediction{});
+  if (name == "x0") return body(addloss::sample_prediction{});
+  if (name == "flow") return body(addloss::flow_prediction{});
+  addloss::detail::fail("addloss", "prediction", "epsilon, v, x0 or flow", name.c_str());
+}
+
+/// A weighting that is known when the program runs: the losses are compiled once for all of them.
+struct any_weighting {
+  std::variant<addloss::uniform, addloss::exponential, addloss::sds, addloss::snr, addloss::min_snr>
+      chosen;
+
+  [[nodiscard]] double at(addloss::noise_level level) const {
+    return std::visit([&](auto const& weighting) { return weighting.at(level); }, chosen);
+  }
+  [[nodiscard]] double over_alpha(addloss::noise_level level) const {
+    return std::visit(
+        [&](auto const& weighting) {
+          if constexpr (addloss::weighting_without_pole<std::decay_t<decltype(weighting)>>) {
+            return weighting.over_alpha(level);
+          } else {
+            return weighting.at(level) / level.alpha;
+          }
+        },
+        chosen);
+  }
+};
+
+any_weighting weighting_of(std::string const& name) {
+  if (name == "uniform") return {addloss::uniform{}};
+  if (name == "exponential") return {addloss::exponential{}};
+  // From a target; from predictions nfsd is a type of its own.
+  if (name == "sds" || name == "nfsd") return {addloss::sds{}};
+  if (name == "snr") return {addloss::snr{}};
+  if (name == "min_snr") return {addloss::min_snr{}};
+  addloss::detail::fail("addloss", "weighting", "uniform, exponential, sds, nfsd, snr or min_snr",
+                        name.c_str());
 }
 
 Tensor distillation(Tensor const& student, Tensor const& target, Tensor const& timesteps,
-                    Tensor const& levels, double grad_scale) {
-  return tl::distil(addloss::distillation<>{}, schedule(levels), student, target, timesteps,
-                    {.grad_scale = grad_scale});
+                    Tensor const& levels, std::string const& weighting, double grad_scale) {
+  return tl::distil(addloss::distillation<any_weighting>{weighting_of(weighting)}, schedule(levels),
+                    student, target, timesteps, {.grad_scale = grad_scale});
 }
 
-Tensor distillation_from_v(Tensor const& student, Tensor const& noise, Tensor const& conditional,
-                           Tensor const& unconditional, double guidance_scale,
-                           Tensor const& timesteps, Tensor const& levels, double grad_scale) {
-  return tl::distil(addloss::distillation<>{}, addloss::v_prediction{}, schedule(levels), student,
-                    {.noise = noise,
-                     .conditional = conditional,
-                     .unconditional = unconditional,
-                     .guidance_scale = guidance_scale},
-                    timesteps, {.grad_scale = grad_scale});
+Tensor distillation_from_teacher(Tensor const& student, Tensor const& conditional,
+                                 optional_tensor const& unconditional,
+                                 optional_tensor const& negative, optional_tensor const& noise,
+                                 Tensor const& timesteps, Tensor const& levels,
+                                 std::string const& prediction, std::string const& weighting,
+                                 double guidance_scale, double grad_scale) {
+  tl::teacher const said{.noise = noise.value_or(Tensor()),
+                         .conditional = conditional,
+                         .unconditional = unconditional.value_or(Tensor()),
+                         .negative = negative.value_or(Tensor()),
+                         .guidance_scale = guidance_scale};
+  auto const distil = [&](auto const& loss, auto type) {
+    return tl::distil(loss, type, schedule(levels), student, said, timesteps,
+                      {.grad_scale = grad_scale});
+  };
+  if (weighting == "nfsd") {
+    if (prediction != "epsilon") {
+      addloss::detail::fail("addloss", "prediction", "epsilon, as the weighting is nfsd",
+                            prediction.c_str());
+    }
+    return distil(addloss::distillation<addloss::nfsd>{}, addloss::epsilon_prediction{});
+  }
+  return with_prediction(prediction, [&](auto type) {
+    return distil(addloss::distillation<any_weighting>{weighting_of(weighting)}, type);
+  });
 }
 
 Tensor generator(at::TensorList fake, std::string const& policy, double grad_scale) {
@@ -64,62 +134,70 @@ Tensor discriminator(at::TensorList real, at::TensorList fake, std::string const
   });
 }
 
+Tensor relativistic_generator(at::TensorList real, at::TensorList fake, double grad_scale) {
+  return tl::generator(addloss::paired<>{}, real, fake, {.grad_scale = grad_scale});
+}
+
+Tensor relativistic_discriminator(at::TensorList real, at::TensorList fake, double grad_scale) {
+  return tl::discriminator(addloss::paired<>{}, real, fake, {.grad_scale = grad_scale});
+}
+
 Tensor r1(at::TensorList feature_gradients, double gamma, double grad_scale) {
   return tl::penalty(addloss::r1{.gamma = gamma}, feature_gradients, {.grad_scale = grad_scale});
 }
 
-/// What the loss of such a tensor looks like.
-Tensor meta_loss(Tensor const& of) {
-  auto const type = of.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  return at::empty({}, of.options().dtype(type));
+Tensor approximate_r1(at::TensorList logits, at::TensorList perturbed, double weight,
+                      double grad_scale) {
+  return tl::penalty(addloss::approximate_r1<>{.lambda = weight}, logits, perturbed,
+                     {.grad_scale = grad_scale});
 }
 
-void register_kernels(torch::Library& library) {
-  library.impl("distillation", distillation);
-  library.impl("distillation_from_v", distillation_from_v);
-  library.impl("generator", generator);
-  library.impl("discriminator", discriminator);
-  library.impl("r1", r1);
-}
+struct definition {
+  char const* name;
+  char const* arguments;
+};
 
-void register_shapes(torch::Library& library) {
-  library.impl("distillation",
-               [](Tensor const& student, Tensor const& /*target*/, Tensor const& /*timesteps*/,
-                  Tensor const& /*levels*/, double /*grad_scale*/) { return meta_loss(student); });
-  library.impl(
-      "distillation_from_v",
-      [](Tensor const& student, Tensor const& /*noise*/, Tensor const& /*conditional*/,
-         Tensor const& /*unconditional*/, double /*guidance_scale*/, Tensor const& /*timesteps*/,
-         Tensor const& /*levels*/, double /*grad_scale*/) { return meta_loss(student); });
-  library.impl("generator", [](at::TensorList fake, std::string const& /*policy*/,
-                               double /*grad_scale*/) { return meta_loss(fake[0]); });
-  library.impl("discriminator",
-               [](at::TensorList /*real*/, at::TensorList fake, std::string const& /*policy*/,
-                  double /*grad_scale*/) { return meta_loss(fake[0]); });
-  library.impl("r1", [](at::TensorList feature_gradients, double /*gamma*/, double /*grad_scale*/) {
-    return meta_loss(feature_gradients[0]);
-  });
-}
+/// Differentiated are the first argument and every list; the last one is grad_scale.
+constexpr definition definitions[] = {
+    {"distillation",
+     "Tensor student, Tensor target, Tensor timesteps, Tensor levels, str weighting, "
+     "float grad_scale=1"},
+    {"distillation_from_teacher",
+     "Tensor student, Tensor conditional, Tensor? unconditional, Tensor? negative, Tensor? noise, "
+     "Tensor timesteps, Tensor levels, str prediction, str weighting, float guidance_scale, "
+     "float grad_scale=1"},
+    {"generator", "Tensor[] fake, str policy, float grad_scale=1"},
+    {"discriminator", "Tensor[] real, Tensor[] fake, str policy, float grad_scale=1"},
+    {"relativistic_generator", "Tensor[] real, Tensor[] fake, float grad_scale=1"},
+    {"relativistic_discriminator", "Tensor[] real, Tensor[] fake, float grad_scale=1"},
+    {"r1", "Tensor[] feature_gradients, float gamma, float grad_scale=1"},
+    {"approximate_r1", "Tensor[] logits, Tensor[] perturbed, float weight, float grad_scale=1"},
+};
 
 }  // namespace
 
 TORCH_LIBRARY(addloss, library) {
-  library.def(
-      "distillation(Tensor student, Tensor target, Tensor timesteps, Tensor levels, "
-      "float grad_scale=1) -> Tensor");
-  library.def(
-      "distillation_from_v(Tensor student, Tensor noise, Tensor conditional, "
-      "Tensor unconditional, float guidance_scale, Tensor timesteps, Tensor levels, "
-      "float grad_scale=1) -> Tensor");
-  library.def("generator(Tensor[] fake, str policy, float grad_scale=1) -> Tensor");
-  library.def(
-      "discriminator(Tensor[] real, Tensor[] fake, str policy, float grad_scale=1) -> Tensor");
-  library.def("r1(Tensor[] feature_gradients, float gamma, float grad_scale=1) -> Tensor");
+  for (definition const& op : definitions) tracing::define(library, op.name, op.arguments);
 }
 
-// The functions have autograd within: with it and without it they are called alike.
-TORCH_LIBRARY_IMPL(addloss, CPU, library) { register_kernels(library); }
-TORCH_LIBRARY_IMPL(addloss, AutogradCPU, library) { register_kernels(library); }
-// Of meta tensors, the loss requires no gradient.
-TORCH_LIBRARY_IMPL(addloss, Meta, library) { register_shapes(library); }
-TORCH_LIBRARY_IMPL(addloss, AutogradMeta, library) { register_shapes(library); }
+// A kernel of a device is a function that LibTorch differentiates.
+TORCH_LIBRARY_IMPL(addloss, CPU, library) {
+  library.impl("distillation", distillation);
+  library.impl("distillation_from_teacher", distillation_from_teacher);
+  library.impl("generator", generator);
+  library.impl("discriminator", discriminator);
+  library.impl("relativistic_generator", relativistic_generator);
+  library.impl("relativistic_discriminator", relativistic_discriminator);
+  library.impl("r1", r1);
+  library.impl("approximate_r1", approximate_r1);
+}
+
+TORCH_LIBRARY_IMPL(addloss, Autograd, library) {
+  for (definition const& op : definitions) tracing::register_autograd(library, op.name);
+}
+TORCH_LIBRARY_IMPL(addloss, CompositeExplicitAutograd, library) {
+  for (definition const& op : definitions) tracing::register_gradients(library, op.name);
+}
+TORCH_LIBRARY_IMPL(addloss, Meta, library) {
+  for (definition const& op : definitions) tracing::register_shapes(library, op.name);
+}

@@ -26,23 +26,50 @@ def wanted(*tensors):
     return [x.clone().requires_grad_() for x in tensors]
 
 
-def gradients_of(loss, inputs):
-    return torch.autograd.grad(3 * loss, inputs)  # an upstream gradient of 3
+def gradients_of(loss, inputs, twice=False):
+    return torch.autograd.grad(3 * loss, inputs, create_graph=twice)  # an upstream gradient of 3
+
+
+def calls(device="cpu", dtype=torch.float64):
+    """Each operator, arguments for it, and those of them that have gradients."""
+    def n(phase, requires_grad=False):
+        return numbers(3, 4, phase=phase, dtype=dtype).to(device).requires_grad_(requires_grad)
+
+    x, y = n(0, True), n(1, True)
+    t, levels = TIMES.to(device), LEVELS.to(device)
+    ops = torch.ops.addloss
+    return [(ops.distillation, (x, n(1), t, levels, "sds"), [x]),
+            (ops.distillation_from_teacher,
+             (x, n(1), n(2), None, n(3), t, levels, "v", "exponential", 3.0), [x]),
+            (ops.generator, ([x], "hinge"), [x]),
+            (ops.discriminator, ([x, y], [y, x], "non_saturating"), [x, y]),
+            (ops.relativistic_generator, ([x], [y]), [x, y]),
+            (ops.relativistic_discriminator, ([x], [y]), [x, y]),
+            (ops.r1, ([x, y], 0.5), [x, y]),
+            (ops.approximate_r1, ([x], [y], 2.0, 8.0), [x, y])]
 
 
 class Operators(unittest.TestCase):
-    def agree(self, ours, plain, inputs):
+    def agree(self, ours, plain, inputs, twice=False):
         for dtype, rtol in ((torch.float64, 1e-10), (torch.float32, 1e-5)):
             x = wanted(*[i.to(dtype) for i in inputs])
             y = wanted(*[i.to(dtype) for i in inputs])
             torch.testing.assert_close(ours(*x), plain(*y), rtol=rtol, atol=rtol)
-            for got, expected in zip(gradients_of(ours(*x), x), gradients_of(plain(*y), y)):
+            got, expected = gradients_of(ours(*x), x, twice), gradients_of(plain(*y), y, twice)
+            torch.testing.assert_close(got, expected, rtol=rtol, atol=rtol)
+            if twice:
+                got, expected = (gradients_of(sum(g.square().sum() for g in gradients), of)
+                                 for gradients, of in ((got, x), (expected, y)))
                 torch.testing.assert_close(got, expected, rtol=rtol, atol=rtol)
 
     def differentiable(self, function, inputs):
         x = wanted(*inputs)
         self.assertTrue(gradcheck(function, x))
         self.assertTrue(gradgradcheck(function, x))
+
+    def agree_and_differentiable(self, ours, plain, inputs):
+        self.agree(ours, plain, inputs)
+        self.differentiable(ours, inputs)
 
     def test_distillation(self):
         target = numbers(3, 2, 4, phase=1)
@@ -57,32 +84,103 @@ class Operators(unittest.TestCase):
         self.agree(ours, plain, [numbers(3, 2, 4)])
         self.differentiable(ours, [numbers(3, 2, 4)])
 
-    def test_distillation_from_v(self):
-        noise, c, u = (numbers(3, 2, 4, phase=p) for p in (1, 2, 3))
+    def test_weightings(self):
+        alpha, sigma = LEVELS[TIMES].unbind(1)
+        snr = (alpha / sigma)**2
+        target = numbers(3, 4, phase=1)
+        for name, weight in (("uniform", torch.ones(3, dtype=alpha.dtype)), ("exponential", alpha),
+                             ("sds", alpha * sigma / 2), ("nfsd", alpha * sigma / 2), ("snr", snr),
+                             ("min_snr", snr.clamp_max(5))):
+            with self.subTest(name):
+                self.agree(
+                    lambda x: losses.distillation(x, target.to(x.dtype), TIMES, LEVELS, name),
+                    lambda x: (weight.to(x.dtype) * (x - target.to(x.dtype)).square().mean(1)).mean(),
+                    [numbers(3, 4)])
 
-        def ours(x):
-            n, p, q = (y.to(x.dtype) for y in (noise, c, u))
-            return losses.distillation_from_v(x, n, p, q, 3.0, TIMES, LEVELS)
+    def test_distillation_from_teacher(self):
+        level = LEVELS[TIMES].view(3, 2, 1)
+        # x_0 of x_t and p.
+        targets = {"epsilon": lambda alpha, sigma, x_t, p: (x_t - sigma * p) / alpha,
+                   "v": lambda alpha, sigma, x_t, p: alpha * x_t - sigma * p,
+                   "x0": lambda alpha, sigma, x_t, p: p,
+                   "flow": lambda alpha, sigma, x_t, p: x_t - sigma * p}
+        for prediction, target_of in targets.items():
+            levels = LEVELS
+            if prediction == "flow":
+                levels = torch.stack([1 - LEVELS[:, 1], LEVELS[:, 1]], 1).contiguous()
+
+            def given(x):
+                return [numbers(3, 4, phase=p).to(x.dtype) for p in (1, 2, 3)]
+
+            def ours(x):
+                noise, c, u = given(x)
+                return losses.distillation_from_teacher(x, c, TIMES, levels, prediction, noise, u,
+                                                        guidance_scale=3.0, weighting="uniform")
+
+            def plain(x):
+                noise, c, u = given(x)
+                alpha, sigma = levels[TIMES].to(x.dtype).view(3, 2, 1).unbind(1)
+                target = target_of(alpha, sigma, alpha * x + sigma * noise, u + 3 * (c - u)).detach()
+                return (x - target).square().mean()
+
+            with self.subTest(prediction):
+                self.agree(ours, plain, [numbers(3, 4)], twice=True)
+        # The others' targets move with the student, which no difference of losses shows.
+        p = numbers(3, 4, phase=1)
+        self.differentiable(
+            lambda x: losses.distillation_from_teacher(x, p, TIMES, LEVELS, "x0"), [numbers(3, 4)])
+
+    def test_noise_free_score_distillation(self):
+        c, u, negative = (numbers(3, 4, phase=p) for p in (1, 2, 3))
+        alpha, sigma = LEVELS[TIMES].view(3, 2, 1).unbind(1)
+        kept = (TIMES >= 200).view(3, 1)
+        residual = sigma / alpha * (u - kept * negative + 2 * (c - u))
 
         def plain(x):
-            alpha, sigma = LEVELS[TIMES].to(x.dtype).view(3, 2, 1, 1).unbind(1)
-            n, p, q = (y.to(x.dtype) for y in (noise, c, u))
-            v = q + 3 * (p - q)
-            target = (alpha * (alpha * x + sigma * n) - sigma * v).detach()
-            return (alpha.flatten() * (x - target).square().mean((1, 2))).mean()
+            return (alpha * sigma / 2 * (x - (x - residual).detach()).square()).mean()
 
-        self.agree(ours, plain, [numbers(3, 2, 4)])
+        def ours(x):
+            return losses.distillation_from_teacher(
+                x, c, TIMES, LEVELS, "epsilon", unconditional=u, negative=negative, guidance_scale=2.0,
+                weighting="nfsd")
+
+        x, y = wanted(numbers(3, 4), numbers(3, 4))
+        torch.testing.assert_close(ours(x), plain(y))
+        torch.testing.assert_close(gradients_of(ours(x), x), gradients_of(plain(y), y))
 
     def test_adversarial(self):
-        logits = [numbers(3, 5), numbers(3, 2, phase=1), numbers(3, 5, phase=2), numbers(3, 2, phase=3)]
-        for policy, loss in (("hinge", lambda z: F.relu(1 - z)), ("non_saturating", lambda z: F.softplus(-z))):
+        real, fake = [numbers(3, 5), numbers(3, 2, phase=1)], [numbers(3, 5, phase=2), numbers(3, 2, phase=3)]
+        # D(real), D(fake), G(fake)
+        policies = {
+            "hinge": (lambda r: F.relu(1 - r), lambda f: F.relu(1 + f), torch.neg),
+            "non_saturating": (lambda r: F.softplus(-r), F.softplus, lambda f: F.softplus(-f)),
+            "least_squares": (lambda r: (r - 1).square(), torch.square, lambda f: (f - 1).square()),
+            "wasserstein": (torch.neg, lambda f: f, torch.neg)}
+        for policy, (of_real, of_fake, generator) in policies.items():
             with self.subTest(policy):
-                self.agree(lambda *x: losses.discriminator(x[:2], x[2:], policy),
-                           lambda *x: sum(loss(r).mean() + loss(-f).mean() for r, f in zip(x[:2], x[2:])),
-                           logits)
-                self.differentiable(lambda *x: losses.discriminator(x[:2], x[2:], policy), logits)
-        self.agree(lambda *x: losses.generator(x), lambda *x: -sum(f.mean() for f in x), logits[:2])
-        self.differentiable(lambda *x: losses.generator(x, "non_saturating"), logits[:2])
+                self.agree_and_differentiable(
+                    lambda *x: losses.discriminator(x[:2], x[2:], policy),
+                    lambda *x: sum(of_real(r).mean() + of_fake(f).mean() for r, f in zip(x[:2], x[2:])),
+                    real + fake)
+                self.agree_and_differentiable(
+                    lambda *x: losses.generator(x, policy),
+                    lambda *x: sum(generator(f).mean() for f in x), fake)
+
+    def test_pairs(self):
+        first, second = [numbers(3, 5), numbers(3, 2, phase=1)], [numbers(3, 5, phase=2), numbers(3, 2, phase=3)]
+        pairs = {losses.relativistic_discriminator: lambda r, f: F.softplus(f - r).mean(),
+                 losses.relativistic_generator: lambda r, f: F.softplus(r - f).mean(),
+                 losses.approximate_r1: lambda a, b: 100 * (a - b).square().sum(1).mean()}
+        for loss, plain in pairs.items():
+            with self.subTest(loss.__name__):
+                self.agree_and_differentiable(lambda *x: loss(x[:2], x[2:]),
+                                              lambda *x: sum(map(plain, x[:2], x[2:])), first + second)
+
+    def test_r1_of_gradients(self):
+        features = [numbers(2, 3, 4), numbers(2, 5, phase=1)]
+        self.agree_and_differentiable(
+            lambda *g: torch.ops.addloss.r1(g, 0.3),
+            lambda *g: 0.3 * sum(x.flatten(1).square().sum(1).mean() for x in g), features)
 
     def test_r1_through_a_network(self):
         def penalty(of):
@@ -99,13 +197,54 @@ class Operators(unittest.TestCase):
         ours = penalty(lambda logits, features: losses.r1([logits], [features], 0.3))
         torch.testing.assert_close(ours, penalty(plain), rtol=1e-10, atol=1e-12)
 
-    def test_meta_tensors_have_shapes(self):
-        x = torch.empty(3, 4, dtype=torch.half, device="meta")
-        for loss in (losses.distillation(x, x, TIMES.to("meta"), LEVELS.to("meta")),
-                     losses.distillation_from_v(x, x, x, x, 1.0, TIMES.to("meta"), LEVELS.to("meta")),
-                     losses.generator([x]), losses.discriminator([x], [x]),
-                     torch.ops.addloss.r1([x], 1.0)):
-            self.assertEqual((loss.shape, loss.dtype, loss.device.type), (torch.Size([]), torch.float32, "meta"))
+    def test_meta_tensors_have_shapes_and_gradients(self):
+        for op, arguments, inputs in calls("meta", torch.half):
+            with self.subTest(op):
+                loss = op(*arguments)
+                self.assertEqual((loss.shape, loss.dtype, loss.device.type, loss.requires_grad),
+                                 (torch.Size([]), torch.float32, "meta", True))
+                for gradient, x in zip(torch.autograd.grad(loss, inputs), inputs):
+                    self.assertEqual((gradient.shape, gradient.dtype, gradient.device), (x.shape, x.dtype, x.device))
+                with torch.no_grad():
+                    self.assertFalse(op(*arguments).requires_grad)
+                with self.assertRaisesRegex(RuntimeError, "expected one derivative of what is traced, got two"):
+                    torch.autograd.grad(op(*arguments), inputs, create_graph=True)
+
+    def test_what_a_tracer_calls_gives_the_same_bits(self):
+        for op, arguments, inputs in calls():
+            with self.subTest(op):
+                beside = getattr(torch.ops.addloss, op.__name__ + "_and_gradients")
+                with torch.no_grad():
+                    value, gradients = beside(*arguments)
+                loss = op(*arguments)
+                self.assertTrue(torch.equal(value, loss))
+                self.assertFalse(value.requires_grad or gradients[0].requires_grad)
+                # Gradients are in the order of the arguments, times grad_scale.
+                scale = 8 if op.__name__ == "approximate_r1" else 1
+                of = [t for argument in arguments
+                      for t in (argument if isinstance(argument, list) else [argument])
+                      if any(t is x for x in inputs)]
+                self.assertEqual(len(gradients), len(of))
+                for x, expected in zip(inputs, torch.autograd.grad(loss, inputs)):
+                    total = sum(g for g, t in zip(gradients, of) if t is x)
+                    self.assertTrue(torch.equal(total, scale * expected))
+
+    @unittest.skipUnless(hasattr(torch.library, "opcheck"), "opcheck needs PyTorch 2.4")
+    def test_pytorch_finds_no_fault_with_the_operators(self):
+        for op, arguments, _ in calls():
+            with self.subTest(op):
+                torch.library.opcheck(op.default, arguments)
+
+    @unittest.skipUnless(hasattr(torch, "compile"), "torch.compile needs PyTorch 2")
+    def test_a_compiled_step_has_the_same_gradients(self):
+        for op, arguments, inputs in calls():
+            with self.subTest(op):
+                def step(*x):
+                    return 3 * op(*arguments)
+
+                compiled = torch.compile(step, backend="aot_eager", fullgraph=True)
+                torch.testing.assert_close(torch.autograd.grad(compiled(*inputs), inputs),
+                                           torch.autograd.grad(step(*inputs), inputs))
 
     def test_what_is_refused(self):
         x = numbers(3, 4)
@@ -113,8 +252,16 @@ class Operators(unittest.TestCase):
             losses.distillation(x, x.float(), TIMES, LEVELS)
         with self.assertRaisesRegex(RuntimeError, r"timesteps\[1\] \(expected 0 to 999, got 1000\)"):
             losses.distillation(x, x, torch.tensor([0, 1000, 1]), LEVELS)
-        with self.assertRaisesRegex(RuntimeError, "hinge or non_saturating, got other"):
+        with self.assertRaisesRegex(RuntimeError, "least_squares or wasserstein, got other"):
             losses.generator([x], "other")
+        with self.assertRaisesRegex(RuntimeError, "snr or min_snr, got other"):
+            losses.distillation(x, x, TIMES, LEVELS, "other")
+        with self.assertRaisesRegex(RuntimeError, "x0 or flow, got other"):
+            losses.distillation_from_teacher(x, x, TIMES, LEVELS, "other")
+        with self.assertRaisesRegex(RuntimeError, r"expected epsilon, as the weighting is nfsd, got v"):
+            losses.distillation_from_teacher(x, x, TIMES, LEVELS, "v", weighting="nfsd")
+        with self.assertRaisesRegex(RuntimeError, r"noise"):
+            losses.distillation_from_teacher(x, x, TIMES, LEVELS, "v")
 
     def test_training_lowers_the_distillation_loss(self):
         first, last = train.train(100)

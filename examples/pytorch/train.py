@@ -57,7 +57,7 @@ def train(steps):
         noise = torch.randn_like(fake)
         with torch.no_grad():
             v = teacher(noised(fake, t, noise), t)
-        distilled = losses.distillation_from_v(fake, noise, v, v, 1.0, t, levels)
+        distilled = losses.distillation_from_teacher(fake, v, t, levels, "v", noise)
         loss = losses.generator([head(fake).flatten(1) for head in heads]) + 2.5 * distilled
         student_optimiser.zero_grad()
         loss.backward()
