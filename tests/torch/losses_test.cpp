@@ -2,6 +2,7 @@
 #include <addloss/torch/losses.hpp>
 
 #include <ATen/ATen.h>
+#include <ATen/DLConvertor.h>
 
 #include <cmath>
 #include <concepts>
@@ -10,6 +11,7 @@
 #include <tuple>
 #include <vector>
 
+#include <addloss/adapters/dlpack.hpp>
 #include <addloss/schedule/discrete.hpp>
 #include <addloss/schedule/flow.hpp>
 #include <addloss/testing/conformance.hpp>
@@ -162,6 +164,14 @@ TEST_CASE("distillation from the teacher is that from its target") {
   check(epsilon_prediction{}, (x_t - sigma * p) / alpha);
   check(v_prediction{}, alpha * x_t - sigma * p);
   check(sample_prediction{}, p);
+  // The others' targets move with the student, which no difference of losses shows.
+  said.unconditional = at::Tensor();
+  said.guidance_scale = 1;
+  check_derivatives(
+      [&](auto const& x) {
+        return tl::distil(distillation<>{}, sample_prediction{}, schedule, x[0], said, t);
+      },
+      list(numbers({3, 4}, 0)));
 }
 
 TEST_CASE("adversarial losses are differentiated twice") {
@@ -225,7 +235,8 @@ TEST_CASE("R1 is differentiated through the user's network") {
     return tl::penalty(loss, {own_head(features[0], weights[0])}, features);
   };
   auto const weights = list(numbers({3, 1}, 1));
-  CHECK(differences::of_value(f, weights) < tolerance);
+  check_derivatives(f, weights);
+  check_derivatives([&](auto const& gradients) { return tl::penalty(loss, gradients); }, logits(0));
   // The formula, by plain operations.
   auto const weight = weights[0].clone().requires_grad_();
   auto const features = numbers({2, 3, 4}, 0).requires_grad_();
@@ -261,7 +272,7 @@ TEST_CASE("objectives are the sums of their terms") {
     auto const fake = list(own_head(numbers({2, 3, 4}, 1), weights[0]));
     return tl::discriminator(objective, real, fake, features);
   };
-  CHECK(differences::of_value(step, list(numbers({3, 1}, 1))) < tolerance);
+  check_derivatives(step, list(numbers({3, 1}, 1)));
 }
 
 TEMPLATE_TEST_CASE("half types, and the scale that keeps their gradients", "", at::Half,
@@ -353,4 +364,15 @@ TEST_CASE("views lie where their tensors do") {
   static_assert(std::same_as<decltype(addloss::view(halves.data_ptr<at::Half>(), 2, 3)),
                              tensor_view<addloss::half, 2>>);
   CHECK(static_cast<void*>(from_torch<addloss::half, 2>(halves).data) == halves.data_ptr());
+}
+
+TEST_CASE("what LibTorch exports by DLPack lies where its tensor does") {
+  auto const tensor = at::empty({2, 3, 4}, at::kDouble).transpose(1, 2);
+  dlpack_ptr<DLManagedTensor> const exported(at::toDLPack(tensor));
+  auto const view = from_dlpack<double const, 3>(*exported, "exported");
+  CHECK(addloss::testing::check_view(view, [&](auto i, auto j, auto k) {
+          return tensor[i][j][k].template data_ptr<double>();
+        }).elements == 24);
+  CHECK(error_of([&] { from_dlpack<float const, 3>(*exported, "exported"); }) ==
+        "from_dlpack: exported (expected float32, got float64)");
 }

@@ -7,7 +7,7 @@
 /// | type   | code and bits are those of `T`, one lane; DLPack's bfloat and 16-bit float are bfloat16
 ///            and half                                                                              |
 /// | device | host_space: CPU, also pinned or managed memory; device_space: CUDA, also managed       |
-/// | shape  | `Rank` extents, none negative; without strides, row-major                              |
+/// | shape  | `Rank` extents >= 0 whose product fits 63 bits; without strides, row-major             |
 /// | memory | not null; aligned as T, byte_offset counted in                                         |
 /// | flags  | `T` must be const where the tensor is read-only                                        |
 /// `name` stands for the tensor in errors. `device_id`: the GPU it must be on, or -1 for any.
