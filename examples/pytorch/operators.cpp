@@ -35,13 +35,34 @@ addloss::schedule_table<> schedule(Tensor const& levels) {
   return {reinterpret_cast<addloss::noise_level const*>(view.data), view.extents[0]};
 }
 
-/// Calls `body` with the loss of logits of that name.
-template <class Body>
-Tensor with_policy(std::string const& name, Body const& body) {
-  if (name == "hinge") return body(addloss::adversarial<addloss::hinge>{});
-  if (name == "non_saturating") return body(addloss::adversarial<addloss::non_saturating>{});
-  if (name == "least_squares") return body(addloss::adversarial<addloss::least_squares>{});
-  if (name == "wasserstein") return body(addloss::adversarial<addloss::wasserstein>{});
+/// A loss of logits that is known when the program runs: compiled once for all of them.
+struct any_policy {
+  std::variant<addloss::hinge, addloss::non_saturating, addloss::least_squares,
+               addloss::wasserstein>
+      chosen;
+
+  template <class V>
+  [[nodiscard]] auto discriminator(V logit, V label) const {
+    return std::visit([&](auto const& policy) { return policy.discriminator(logit, label); },
+                      chosen);
+  }
+  template <class V>
+  [[nodiscard]] auto generator(V logit) const {
+    return std::visit([&](auto const& policy) { return policy.generator(logit); }, chosen);
+  }
+};
+
+/// Its second derivative, which torch/losses.hpp asks for.
+Tensor curvature(any_policy const& any, Tensor const& slope) {
+  return std::visit([&](auto const& policy) { return tl::detail::curvature(policy, slope); },
+                    any.chosen);
+}
+
+addloss::adversarial<any_policy> adversarial_of(std::string const& name) {
+  if (name == "hinge") return {{addloss::hinge{}}};
+  if (name == "non_saturating") return {{addloss::non_saturating{}}};
+  if (name == "least_squares") return {{addloss::least_squares{}}};
+  if (name == "wasserstein") return {{addloss::wasserstein{}}};
   addloss::detail::fail("addloss", "policy", "hinge, non_saturating, least_squares or wasserstein",
                         name.c_str());
 }
@@ -56,7 +77,7 @@ Tensor with_prediction(std::string const& name, Body const& body) {
   addloss::detail::fail("addloss", "prediction", "epsilon, v, x0 or flow", name.c_str());
 }
 
-/// A weighting that is known when the program runs: the losses are compiled once for all of them.
+/// A weighting that is known when the program runs, likewise.
 struct any_weighting {
   std::variant<addloss::uniform, addloss::exponential, addloss::sds, addloss::snr, addloss::min_snr>
       chosen;
@@ -122,16 +143,12 @@ Tensor distillation_from_teacher(Tensor const& student, Tensor const& conditiona
 }
 
 Tensor generator(at::TensorList fake, std::string const& policy, double grad_scale) {
-  return with_policy(policy, [&](auto const& loss) {
-    return tl::generator(loss, fake, {.grad_scale = grad_scale});
-  });
+  return tl::generator(adversarial_of(policy), fake, {.grad_scale = grad_scale});
 }
 
 Tensor discriminator(at::TensorList real, at::TensorList fake, std::string const& policy,
                      double grad_scale) {
-  return with_policy(policy, [&](auto const& loss) {
-    return tl::discriminator(loss, real, fake, {.grad_scale = grad_scale});
-  });
+  return tl::discriminator(adversarial_of(policy), real, fake, {.grad_scale = grad_scale});
 }
 
 Tensor relativistic_generator(at::TensorList real, at::TensorList fake, double grad_scale) {

@@ -89,10 +89,11 @@ inline at::Tensor curvature(addloss::relativistic /*loss*/, at::Tensor const& sl
 
 template <class Loss>
 concept curved = requires(Loss loss, at::Tensor slope) { curvature(loss, slope); };
+/// Whose third derivative is 0. That of any other functor is refused.
 template <class Loss>
-inline constexpr bool varies =
-    std::same_as<Loss, pseudo_huber> || std::same_as<Loss, non_saturating> ||
-    std::same_as<Loss, addloss::relativistic>;
+inline constexpr bool quadratic =
+    std::same_as<Loss, squared> || std::same_as<Loss, absolute> || std::same_as<Loss, hinge> ||
+    std::same_as<Loss, wasserstein> || std::same_as<Loss, least_squares>;
 
 /// `gradient`, as a function of `difference` = x - x that is differentiated with respect to x.
 /// `weight`: what the derivative of the functor was multiplied with.
@@ -102,7 +103,7 @@ at::Tensor with_slope(Loss const& loss, at::Tensor const& gradient, at::Tensor c
   // A weight of 0 leaves no slope to tell the place from, and needs none.
   at::Tensor const slope = gradient / at::where(weight == 0, at::ones_like(weight), weight);
   return gradient +
-         second_derivative::apply(difference, weight * curvature(loss, slope), !varies<Loss>);
+         second_derivative::apply(difference, weight * curvature(loss, slope), quadratic<Loss>);
 }
 inline at::Tensor zero_of(at::Tensor const& x) { return x - x.detach(); }
 
