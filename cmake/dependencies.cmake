@@ -28,9 +28,11 @@ set(ADDLOSS_HEADER_NEEDS
     "adapters/xtensor.hpp       xtensor"
     "adapters/dlpack.hpp        dlpack::dlpack"
     "adapters/torch.hpp         torch"
+    "torch/device.hpp           torch"
     "torch/fused.hpp            torch"
     "torch/heads.hpp            torch"
-    "torch/losses.hpp           torch")
+    "torch/losses.hpp           torch"
+    "torch/schedule.hpp         torch")
 find_package(dlpack QUIET CONFIG)
 if(TARGET dlpack AND NOT TARGET dlpack::dlpack)
   add_library(dlpack::dlpack ALIAS dlpack)
@@ -41,8 +43,12 @@ if(ADDLOSS_TORCH)
   find_package(Torch QUIET)
   if(NOT TARGET torch)
     message(FATAL_ERROR "addloss: LibTorch not found, which ADDLOSS_TORCH needs; "
-                        "./cmake/setup.sh --with-torch installs it, or set Torch_DIR to your own")
+                        "./cmake/setup.sh --with-torch installs it, or put the folder "
+                        "share/cmake of your own into CMAKE_PREFIX_PATH")
   endif()
+  # One for CUDA asks for C++20 in nvcc's units; addloss::cuda does so as every CMake understands.
+  unset(CMAKE_CUDA_STANDARD)
+  unset(CMAKE_CUDA_STANDARD_REQUIRED)
 else()
   message(STATUS "addloss: ADDLOSS_TORCH is off, so what works on LibTorch's tensors is neither "
                  "tested nor shown; the preset torch does, after ./cmake/setup.sh --with-torch")

@@ -28,10 +28,11 @@ namespace addloss {
 
 /// Settings of a loss that LibTorch differentiates.
 struct torch_options {
-  int threads = at::get_num_threads();
+  int threads = at::get_num_threads();  ///< on the CPU
   /// Gradients are kept times this and divided by it in backward. For half types: the scale that the
   /// loss is multiplied with before backward, so that they do not underflow in between.
   double grad_scale = 1;
+  // In the memory of the device that the tensors lie on:
   std::int64_t* non_finite = nullptr;  ///< as in evaluation_options
   std::span<head_statistics> statistics{};  ///< as in adversarial_options
 };
@@ -141,21 +142,6 @@ at::Tensor differentiable(torch_list const& inputs, torch_options const& options
   settings->slopes = std::move(slopes);
   settings->grad_scale = options.grad_scale;
   return fused_function::apply(at::TensorList(inputs), evaluate, settings);
-}
-
-/// Calls `body<T>()` for the type of a tensor's elements.
-template <class Body>
-at::Tensor by_torch_type(char const* function, char const* name, at::Tensor const& tensor,
-                         Body const& body) {
-  if (!tensor.defined()) fail(function, name, "a tensor", "an undefined one");
-  switch (tensor.scalar_type()) {
-    case at::kFloat: return body.template operator()<float>();
-    case at::kDouble: return body.template operator()<double>();
-    case at::kHalf: return body.template operator()<half>();
-    case at::kBFloat16: return body.template operator()<bfloat16>();
-    default:
-      fail(function, name, "Float, Double, Half or BFloat16", c10::toString(tensor.scalar_type()));
-  }
 }
 
 }  // namespace detail

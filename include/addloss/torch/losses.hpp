@@ -15,13 +15,17 @@
 /// | student, discriminator | losses/objective.hpp       | as their terms                           |
 /// `penalty` of logits differentiates through your own network (double backward): its features must require
 /// gradients and its operations second derivatives.
-/// Value and gradients come from one pass over the data, in forward; they are those of the library on
-/// the CPU, to the same bits. The gradient's memory is kept for backward, nothing else is allocated.
+/// Value and gradients come from one pass over the data, in forward; they are those of the library, to
+/// the same bits, on the CPU or on a GPU (torch/device.hpp), where the tensors lie and the value will.
+/// The memory of the gradient is kept for backward, nothing else is.
 /// Value: Double for Double, else Float; shape [], or [B] for per_sample. Upstream gradients may be
 /// any. Second derivatives are exact where the losses are this library's; third ones are refused
 /// unless they are 0.
-/// Tensors lie on the CPU, of one type, samples without gaps (channels_last alike in all of them).
-/// Timesteps: Long, or Double for schedules of a continuous time.
+/// Tensors lie on one device, of one type, samples without gaps (channels_last alike in all of them).
+/// Timesteps: Long, or Double for schedules of a continuous time. Discrete schedules: schedule.table()
+/// on the CPU, a torch_schedule (torch/schedule.hpp) on either.
+/// On a GPU, timesteps outside the schedule give NaN instead of an error, and gamma and lambda are
+/// given by value. Not yet run on one: the tests run the kernels on a simulator.
 /// Errors: addloss::error that names the tensor, before anything is computed.
 /// In .cpp units only: nvcc cannot read LibTorch's headers.
 #pragma once
@@ -33,9 +37,13 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
+#include <addloss/core/number.hpp>
+#include <addloss/core/rows.hpp>
+#include <addloss/core/tensor_view.hpp>
 #include <addloss/cpu/executor.hpp>
 #include <addloss/losses/adversarial.hpp>
 #include <addloss/losses/distillation.hpp>
@@ -43,7 +51,10 @@
 #include <addloss/losses/objective.hpp>
 #include <addloss/losses/paired.hpp>
 #include <addloss/losses/r1.hpp>
+#include <addloss/schedule/concept.hpp>
+#include <addloss/torch/device.hpp>
 #include <addloss/torch/fused.hpp>
+#include <addloss/torch/schedule.hpp>
 
 namespace addloss::torch_loss {
 
@@ -112,67 +123,101 @@ inline at::Tensor number_like(at::Tensor const& like, double number) {
   return at::full({}, number, like.options());
 }
 
-template <class T>
-rows<T const> rows_of(at::Tensor const& tensor, char const* name) {
-  return tensor.defined() ? rows_from_torch<T const>(tensor, name) : rows<T const>();
-}
-
-/// Rows of the tensors of K heads.
-template <class T>
-std::vector<rows<T>> rows_of_heads(at::TensorList tensors, char const* name) {
-  std::vector<rows<T>> result;
-  for (at::Tensor const& tensor : tensors) result.push_back(rows_from_torch<T>(tensor, name));
-  return result;
-}
-
-/// Evaluates a loss of `samples` samples into a new tensor.
+/// Evaluates a loss of `samples` samples on `device` into a new tensor.
 template <class Reduction, class Loss>
-at::Tensor evaluate(Loss const& loss, std::int64_t samples, int threads,
+at::Tensor evaluate(at::Device device, Loss const& loss, std::int64_t samples, int threads,
                     typename Loss::gradients const& gradients,
                     typename Loss::options const& options) {
   using value_type = typename Loss::arithmetic;
-  auto const type = torch_type<value_type>();
-  cpu_context const ctx{.threads = threads};
-  if constexpr (std::same_as<Reduction, per_sample>) {
-    at::Tensor value = at::empty({samples}, type);
-    value_and_grad<Reduction>(ctx, loss, from_torch<value_type, 1>(value), gradients, options);
-    return value;
+  using space = typename Loss::space;
+  constexpr bool one_a_sample = std::same_as<Reduction, per_sample>;
+  std::vector<std::int64_t> const shape(one_a_sample ? 1 : 0, samples);
+  at::Tensor value = at::empty(shape, at::TensorOptions(torch_type<value_type>()).device(device));
+  auto const out = from_torch < value_type, one_a_sample ? 1 : 0, space > (value);
+  if constexpr (std::same_as<space, host_space>) {
+    value_and_grad<Reduction>(cpu_context{.threads = threads}, loss, out, gradients, options);
   } else {
-    at::Tensor value = at::empty({}, type);
-    value_and_grad<Reduction>(ctx, loss, from_torch<value_type, 0>(value), gradients, options);
-    return value;
+    evaluate_on_device<Reduction>(device, loss, {destination<value_type, space>(out)}, gradients,
+                                  options);
+  }
+  return value;
+}
+
+/// Calls `body` with a schedule that code for tensors on `device`, in `Space`, can read.
+template <class Space, class Schedule, class Body>
+at::Tensor with_schedule(at::Device device, Schedule const& schedule, Body const& body) {
+  if constexpr (std::same_as<Schedule, torch_schedule>) {
+    if (schedule.levels().device() != device) {
+      fail("distil", "schedule", text() << "one on " << device.str().c_str(),
+           text() << "one on " << schedule.levels().device().str().c_str());
+    }
+    return body(schedule.template table<Space>());
+  } else if constexpr (schedule_in<Schedule, Space>) {
+    return body(schedule);
+  } else {
+    fail("distil", "schedule", text() << "a torch_schedule on " << device.str().c_str(),
+         "a table elsewhere");
   }
 }
 
-/// Evaluates a distillation loss of either form, bound to a student of type T.
+/// The tensor that a schedule reads; undefined if it is none.
+template <class Schedule>
+at::Tensor memory_of(Schedule const& schedule) {
+  if constexpr (std::same_as<Schedule, torch_schedule>) {
+    return schedule.levels();
+  } else {
+    return {};
+  }
+}
+
+/// Counts what was written to a tensor, where that is counted.
+inline std::int64_t version_of(at::Tensor const& tensor) {
+  return tensor.is_inference() ? 0 : static_cast<std::int64_t>(tensor._version());
+}
+
+/// Evaluates a distillation loss of either form, bound to a student of type T. `times`, `levels`: the
+/// tensors behind its timesteps and its schedule.
 template <class Reduction, class T, class Bound>
-at::Tensor distil(Bound const& bound, at::Tensor const& student, torch_options const& options) {
+at::Tensor distil(Bound const& bound, at::Tensor const& student, at::Tensor const& times,
+                  at::Tensor const& levels, torch_options const& options) {
   using loss_type = decltype(bound.loss);
-  // What the derivative of the distance is multiplied with, a number a sample. Filled in forward, as
-  // the schedule's table may be gone in backward.
+  using space = typename Bound::space;
+  double const factor =
+      loss_type::elements::factor(bound.student.row_size) * Reduction::factor(bound.student.count);
+  // c(t), a number a sample. On the CPU filled in forward, as the schedule's table may be gone in
+  // backward; on a GPU that would be another kernel, for what is rarely asked for.
   auto const weights = std::make_shared<std::vector<double>>();
   torch_slopes slopes;
   if constexpr (curved<typename loss_type::distance_type>) {
-    slopes = [distance = bound.loss.distance, weights](torch_list const& inputs,
-                                                       torch_list const& gradients) {
+    slopes = [bound, factor, weights, read = torch_list{times, levels},
+              version = version_of(times)](torch_list const& inputs, torch_list const& gradients) {
+      at::Tensor weight;
+      if constexpr (std::same_as<space, host_space>) {
+        weight = at::tensor(*weights, at::kDouble);
+      } else {
+        if (version_of(read[0]) != version) {
+          fail("backward", "timesteps", "what they were in forward", "others, written since");
+        }
+        weight = weights_on_device<Reduction>(inputs[0].device(), bound);
+      }
+      // What the derivative of the distance was multiplied with.
       std::vector<std::int64_t> shape(static_cast<std::size_t>(inputs[0].dim()), 1);
       shape[0] = -1;
-      auto const weight =
-          at::tensor(*weights, at::kDouble).view(shape).to(gradients[0].scalar_type());
-      return torch_list{with_slope(distance, gradients[0], weight, zero_of(inputs[0]))};
+      weight = (factor * weight).view(shape).to(gradients[0].scalar_type());
+      return torch_list{with_slope(bound.loss.distance, gradients[0], weight, zero_of(inputs[0]))};
     };
   }
   return differentiable({student}, options, std::move(slopes), [&](torch_list const& gradients) {
-    gradient<T> to;
-    if (!gradients.empty()) to = rows_from_torch<T>(gradients[0], "gradient");
+    gradient<T, space> to;
+    if (!gradients.empty()) to = rows_from_torch<T, space>(gradients[0], "gradient");
     at::Tensor value =
-        evaluate<Reduction>(bound, bound.student.count, options.threads, to,
+        evaluate<Reduction>(student.device(), bound, bound.student.count, options.threads, to,
                             {.grad_scale = options.grad_scale, .non_finite = options.non_finite});
-    double const factor = loss_type::elements::factor(bound.student.row_size) *
-                          Reduction::factor(bound.student.count);
-    for (std::int64_t b = 0; b < bound.student.count; ++b) {
-      auto const t = bound.timesteps.data[b * bound.timesteps.row_stride];
-      weights->push_back(factor * bound.loss.weighting.at(bound.schedule.at(t)));
+    if constexpr (std::same_as<space, host_space>) {
+      for (std::int64_t b = 0; b < bound.student.count; ++b) {
+        auto const t = bound.timesteps.data[b * bound.timesteps.row_stride];
+        weights->push_back(bound.loss.weighting.at(bound.schedule.at(t)));
+      }
     }
     return value;
   });
@@ -218,8 +263,8 @@ torch_slopes slopes_of_pairs(Loss const& loss, std::vector<double> weights) {
 }
 
 /// What the gradient of one logit of each head was multiplied with.
-template <class Reduction, class Tokens, class Heads, class T>
-std::vector<double> logit_weights(std::vector<rows<T const>> const& heads, double weight = 1) {
+template <class Reduction, class Tokens, class Heads, class Rows>
+std::vector<double> logit_weights(std::vector<Rows> const& heads, double weight = 1) {
   std::vector<double> result;
   for (auto const& logits : heads) {
     result.push_back(weight * Reduction::factor(logits.count) * Tokens::factor(logits.row_size) *
@@ -244,66 +289,94 @@ inline at::Tensor const& first_of(char const* function, char const* name, at::Te
 template <class Reduction, class Tokens, class Heads, class Loss, class Bind>
 at::Tensor pairs(char const* function, Loss const& loss, double weight, at::TensorList first,
                  at::TensorList second, torch_options const& options, Bind const& bind) {
-  return by_torch_type(function, "first", first_of(function, "first", first), [&]<class T>() {
-    auto const a = rows_of_heads<T const>(first, "first");
-    auto const b = rows_of_heads<T const>(second, "second");
-    auto const bound = bind.template operator()<T>(a, b);
+  at::Tensor const& model = first_of(function, "first", first);
+  return by_torch_type(function, "first", model, [&]<class T, class Space>() {
+    at::Device const device = model.device();
+    auto const a = rows_of_heads<T const, Space>(device, first, "first");
+    auto const b = rows_of_heads<T const, Space>(device, second, "second");
+    auto const bound = bind.template operator()<T, Space>(a, b);
     return differentiable(
         concatenated(first, second), options,
         slopes_of_pairs(loss, logit_weights<Reduction, Tokens, Heads>(a, weight)),
         [&](torch_list const& gradients) {
-          auto const to = rows_of_heads<T>(gradients, "gradient");
+          auto const to = rows_of_heads<T, Space>(device, gradients, "gradient");
           auto const half_of = std::span(to);
           return evaluate<Reduction>(
-              bound, a[0].count, options.threads,
+              device, bound, a[0].count, options.threads,
               {.first = half_of.first(to.size() / 2), .second = half_of.last(to.size() / 2)},
               {.grad_scale = options.grad_scale, .non_finite = options.non_finite});
         });
   });
 }
 
+/// A weight of a loss of tensors of K heads: second derivatives and sums of losses need its value.
+inline double weight_by_value(char const* function, char const* name, number const& weight,
+                              at::TensorList heads) {
+  if (weight.in_memory() && !heads.empty() && heads[0].defined() && heads[0].is_cuda()) {
+    fail(function, name, "a number by value", "one in memory");
+  }
+  check_weight<host_space>(function, name, weight);
+  return weight.get();
+}
+
 }  // namespace detail
+
+/// A schedule for `distil`: one of the library, readable where the tensors are, or a torch_schedule.
+template <class S>
+concept schedule_for_torch = noise_schedule<S> || std::same_as<S, torch_schedule>;
 
 /// From the teacher's image, or any target.
 template <batch_reduction Reduction = mean, class Weighting, class Distance, class Elements,
-          noise_schedule Schedule>
+          schedule_for_torch Schedule>
 at::Tensor distil(distillation<Weighting, Distance, Elements> const& loss, Schedule const& schedule,
                   at::Tensor const& student, at::Tensor const& target, at::Tensor const& timesteps,
                   torch_options const& options = {}) {
-  return detail::by_torch_type("distil", "student", student, [&]<class T>() {
-    target_distillation<distillation<Weighting, Distance, Elements>, Schedule, T, T,
-                        host_space> const bound{
-        loss, schedule, rows_from_torch<T const>(student, "student"),
-        rows_from_torch<T const>(target, "target"),
-        rows_from_torch<typename Schedule::time_type const>(timesteps, "timesteps")};
-    return detail::distil<Reduction, T>(bound, student, options);
+  using namespace detail;  // NOLINT(google-build-using-namespace)
+  return by_torch_type("distil", "student", student, [&]<class T, class Space>() {
+    at::Device const device = student.device();
+    return with_schedule<Space>(device, schedule, [&]<class Levels>(Levels const& levels) {
+      using time_type = typename Levels::time_type;
+      target_distillation<distillation<Weighting, Distance, Elements>, Levels, T, T, Space> const
+          bound{loss, levels, rows_on<T const, Space>(device, student, "student"),
+                rows_on<T const, Space>(device, target, "target"),
+                rows_on<time_type const, Space>(device, timesteps, "timesteps")};
+      return detail::distil<Reduction, T>(bound, student, timesteps, memory_of(schedule), options);
+    });
   });
 }
 
 /// From the teacher's raw predictions.
 template <batch_reduction Reduction = mean, class Weighting, class Distance, class Elements,
-          prediction_type Prediction, noise_schedule Schedule>
+          prediction_type Prediction, schedule_for_torch Schedule>
 at::Tensor distil(distillation<Weighting, Distance, Elements> const& loss,
                   Prediction /*prediction*/, Schedule const& schedule, at::Tensor const& student,
                   teacher const& said, at::Tensor const& timesteps,
                   torch_options const& options = {}) {
-  return detail::by_torch_type("distil", "student", student, [&]<class T>() {
-    using detail::rows_of;
-    teacher_predictions<T> predictions;
-    if (said.generated) {
-      predictions.noise = *said.generated;
-    } else if (said.noise.defined()) {
-      predictions.noise = rows_of<T>(said.noise, "noise");
-    }
-    predictions.conditional = rows_of<T>(said.conditional, "conditional");
-    predictions.unconditional = rows_of<T>(said.unconditional, "unconditional");
-    predictions.negative = rows_of<T>(said.negative, "negative");
-    predictions.guidance_scale = said.guidance_scale;
-    teacher_distillation<distillation<Weighting, Distance, Elements>, Prediction, Schedule, T, T,
-                         host_space> const bound{
-        loss, schedule, rows_from_torch<T const>(student, "student"), predictions,
-        rows_from_torch<typename Schedule::time_type const>(timesteps, "timesteps")};
-    return detail::distil<Reduction, T>(bound, student, options);
+  using namespace detail;  // NOLINT(google-build-using-namespace)
+  return by_torch_type("distil", "student", student, [&]<class T, class Space>() {
+    at::Device const device = student.device();
+    return with_schedule<Space>(device, schedule, [&]<class Levels>(Levels const& levels) {
+      using time_type = typename Levels::time_type;
+      auto const rows_of = [&](at::Tensor const& tensor, char const* name) {
+        return tensor.defined() ? rows_on<T const, Space>(device, tensor, name)
+                                : rows<T const, Space>();
+      };
+      teacher_predictions<T, Space> predictions;
+      if (said.generated) {
+        predictions.noise = *said.generated;
+      } else if (said.noise.defined()) {
+        predictions.noise = rows_of(said.noise, "noise");
+      }
+      predictions.conditional = rows_of(said.conditional, "conditional");
+      predictions.unconditional = rows_of(said.unconditional, "unconditional");
+      predictions.negative = rows_of(said.negative, "negative");
+      predictions.guidance_scale = said.guidance_scale;
+      teacher_distillation<distillation<Weighting, Distance, Elements>, Prediction, Levels, T, T,
+                           Space> const bound{
+          loss, levels, rows_on<T const, Space>(device, student, "student"), predictions,
+          rows_on<time_type const, Space>(device, timesteps, "timesteps")};
+      return detail::distil<Reduction, T>(bound, student, timesteps, memory_of(schedule), options);
+    });
   });
 }
 
@@ -312,14 +385,16 @@ template <batch_reduction Reduction = mean, class Loss, class Tokens, class Head
 at::Tensor generator(adversarial<Loss, Tokens, Heads> const& loss, at::TensorList fake,
                      torch_options const& options = {}) {
   using namespace detail;  // NOLINT(google-build-using-namespace)
-  return by_torch_type("generator", "fake", first_of("generator", "fake", fake), [&]<class T>() {
-    auto const logits = rows_of_heads<T const>(fake, "fake");
+  at::Tensor const& model = first_of("generator", "fake", fake);
+  return by_torch_type("generator", "fake", model, [&]<class T, class Space>() {
+    at::Device const device = model.device();
+    auto const logits = rows_of_heads<T const, Space>(device, fake, "fake");
     return differentiable(
         fake.vec(), options, slopes_of(loss.loss, logit_weights<Reduction, Tokens, Heads>(logits)),
         [&](torch_list const& gradients) {
-          auto const to = rows_of_heads<T>(gradients, "gradient");
-          return evaluate<Reduction>(loss.template generator<T>(logits), logits[0].count,
-                                     options.threads, {.fake = to},
+          auto const to = rows_of_heads<T, Space>(device, gradients, "gradient");
+          return evaluate<Reduction>(device, loss.template generator<T, Space>(logits),
+                                     logits[0].count, options.threads, {.fake = to},
                                      {.grad_scale = options.grad_scale,
                                       .non_finite = options.non_finite,
                                       .statistics = options.statistics});
@@ -333,20 +408,22 @@ at::Tensor discriminator(adversarial<Loss, Tokens, Heads> const& loss, at::Tenso
                          at::TensorList fake, torch_options const& options = {}) {
   using namespace detail;  // NOLINT(google-build-using-namespace)
   char const* const function = "discriminator";
-  return by_torch_type(function, "fake", first_of(function, "fake", fake), [&]<class T>() {
-    auto const real_logits = rows_of_heads<T const>(real, "real");
-    auto const fake_logits = rows_of_heads<T const>(fake, "fake");
+  at::Tensor const& model = first_of(function, "fake", fake);
+  return by_torch_type(function, "fake", model, [&]<class T, class Space>() {
+    at::Device const device = model.device();
+    auto const real_logits = rows_of_heads<T const, Space>(device, real, "real");
+    auto const fake_logits = rows_of_heads<T const, Space>(device, fake, "fake");
     auto weights = logit_weights<Reduction, Tokens, Heads>(fake_logits);
     weights.insert(weights.end(), weights.begin(),
                    weights.begin() + static_cast<std::ptrdiff_t>(fake.size()));
     return differentiable(
         concatenated(real, fake), options, slopes_of(loss.loss, std::move(weights)),
         [&](torch_list const& gradients) {
-          auto const to = rows_of_heads<T>(gradients, "gradient");
+          auto const to = rows_of_heads<T, Space>(device, gradients, "gradient");
           auto const half_of = std::span(to);
           return evaluate<Reduction>(
-              loss.template discriminator<T>(real_logits, fake_logits), fake_logits[0].count,
-              options.threads,
+              device, loss.template discriminator<T, Space>(real_logits, fake_logits),
+              fake_logits[0].count, options.threads,
               {.real = half_of.first(to.size() / 2), .fake = half_of.last(to.size() / 2)},
               {.grad_scale = options.grad_scale,
                .non_finite = options.non_finite,
@@ -361,24 +438,30 @@ at::Tensor generator(paired<Loss, Tokens, Heads> const& loss, at::TensorList rea
                      at::TensorList fake, torch_options const& options = {}) {
   return detail::pairs<Reduction, Tokens, Heads>(
       "generator", loss.loss, 1, fake, real, options,
-      [&]<class T>(auto const& a, auto const& b) { return loss.template generator<T>(a, b); });
+      [&]<class T, class Space>(auto const& a, auto const& b) {
+        return loss.template generator<T, Space>(a, b);
+      });
 }
 template <batch_reduction Reduction = mean, class Loss, class Tokens, class Heads>
 at::Tensor discriminator(paired<Loss, Tokens, Heads> const& loss, at::TensorList real,
                          at::TensorList fake, torch_options const& options = {}) {
   return detail::pairs<Reduction, Tokens, Heads>(
       "discriminator", loss.loss, 1, real, fake, options,
-      [&]<class T>(auto const& a, auto const& b) { return loss.template discriminator<T>(a, b); });
+      [&]<class T, class Space>(auto const& a, auto const& b) {
+        return loss.template discriminator<T, Space>(a, b);
+      });
 }
 
 /// Approximate R1, of logits at an input and at the same with a little noise.
 template <batch_reduction Reduction = mean, class Tokens, class Heads>
 at::Tensor penalty(approximate_r1<Tokens, Heads> const& loss, at::TensorList logits,
                    at::TensorList perturbed, torch_options const& options = {}) {
-  detail::check_weight<host_space>("penalty", "lambda", loss.lambda);
+  double const lambda = detail::weight_by_value("penalty", "lambda", loss.lambda, logits);
   return detail::pairs<Reduction, Tokens, Heads>(
-      "penalty", squared{}, loss.lambda.get(), logits, perturbed, options,
-      [&]<class T>(auto const& a, auto const& b) { return loss.template on<T>(a, b); });
+      "penalty", squared{}, lambda, logits, perturbed, options,
+      [&]<class T, class Space>(auto const& a, auto const& b) {
+        return loss.template on<T, Space>(a, b);
+      });
 }
 
 /// R1 or R2 of the gradients of K heads with respect to their features.
@@ -387,23 +470,24 @@ at::Tensor penalty(r1 const& loss, at::TensorList gradients_of_features,
                    torch_options const& options = {}) {
   using namespace detail;  // NOLINT(google-build-using-namespace)
   char const* const name = "features";
-  check_penalty("penalty", loss.gamma, loss.factor, loss.interval);
-  return by_torch_type(
-      "penalty", name, first_of("penalty", name, gradients_of_features), [&]<class T>() {
-        auto const features = rows_of_heads<T const>(gradients_of_features, name);
-        std::vector<double> const weights(
-            features.size(),
-            loss.gamma.get() * loss.factor * loss.interval * Reduction::factor(features[0].count));
-        return differentiable(
-            gradients_of_features.vec(), options, slopes_of(squared{}, weights),
-            [&](torch_list const& gradients) {
-              auto const to = rows_of_heads<T>(gradients, "gradient");
-              return evaluate<Reduction>(
-                  loss.template on<T>(features), features[0].count, options.threads,
-                  {.features = to},
-                  {.grad_scale = options.grad_scale, .non_finite = options.non_finite});
-            });
-      });
+  double const gamma = weight_by_value("penalty", "gamma", loss.gamma, gradients_of_features);
+  check_penalty("penalty", gamma, loss.factor, loss.interval);
+  at::Tensor const& model = first_of("penalty", name, gradients_of_features);
+  return by_torch_type("penalty", name, model, [&]<class T, class Space>() {
+    at::Device const device = model.device();
+    auto const features = rows_of_heads<T const, Space>(device, gradients_of_features, name);
+    std::vector<double> const weights(features.size(), gamma * loss.factor * loss.interval *
+                                                           Reduction::factor(features[0].count));
+    return differentiable(
+        gradients_of_features.vec(), options, slopes_of(squared{}, weights),
+        [&](torch_list const& gradients) {
+          auto const to = rows_of_heads<T, Space>(device, gradients, "gradient");
+          return evaluate<Reduction>(
+              device, loss.template on<T, Space>(features), features[0].count, options.threads,
+              {.features = to},
+              {.grad_scale = options.grad_scale, .non_finite = options.non_finite});
+        });
+  });
 }
 
 /// R1 or R2 of logits with respect to the features that they were computed from, which must require
@@ -423,9 +507,8 @@ at::Tensor penalty(r1 const& loss, at::TensorList logits, at::TensorList feature
 template <batch_reduction Reduction = mean, class Adversarial, class Distillation>
 at::Tensor student(add_objective<Adversarial, Distillation> const& objective, at::TensorList fake,
                    at::Tensor const& distilled, torch_options const& options = {}) {
-  detail::check_weight<host_space>("student", "lambda", objective.lambda);
-  return generator<Reduction>(objective.adversarial, fake, options) +
-         objective.lambda.get() * distilled;
+  double const lambda = detail::weight_by_value("student", "lambda", objective.lambda, fake);
+  return generator<Reduction>(objective.adversarial, fake, options) + lambda * distilled;
 }
 
 /// L_D + R1 at the reals, whose features must require gradients.
