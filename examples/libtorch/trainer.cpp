@@ -43,7 +43,16 @@ struct settings {
   bool resume = false;
 };
 
-/// What the library reads and writes lies on the CPU; so do copies of what is on a GPU.
+/// Where the losses run: on a GPU if the program was built for that.
+torch::Device place_of_losses(torch::Device device) {
+#if defined(ADDLOSS_TORCH_CUDA)
+  return device;
+#else
+  return device.is_cuda() ? torch::Device(torch::kCPU) : device;
+#endif
+}
+
+/// Noise, samplers and heads run on the CPU.
 Tensor on_cpu(Tensor const& x) { return x.to(torch::kCPU).contiguous(); }
 
 class trainer {
@@ -51,9 +60,11 @@ class trainer {
   explicit trainer(settings const& s)
       : settings_(s),
         device_(s.device),
+        place_(place_of_losses(device_)),
         images_(demo::read_images(s.data, "train", s.images)),
         order_(images_.count, s.batch, s.seed),
         levels_(addloss::cosine_schedule()),
+        schedule_(levels_, place_),
         objective_{.lambda = 2.5, .penalty = {.gamma = 1e-4}} {
     torch::manual_seed(s.seed);
     teacher_ = std::make_shared<demo::unet>(s.width);
@@ -122,18 +133,21 @@ class trainer {
         {times_.data_ptr<std::int64_t>(), static_cast<std::size_t>(times_.numel())});
   }
 
-  /// x_t of images on the CPU at `times_`, with generated noise.
-  Tensor noised(Tensor const& x_0, std::uint32_t stream) {
+  /// x_t of images at `times_`, with generated noise.
+  Tensor noised(Tensor const& images, std::uint32_t stream) {
+    Tensor const x_0 = on_cpu(images);
     Tensor x_t = torch::empty_like(x_0);
     addloss::add_noise(ctx(), levels_.table(), addloss::from_torch<float const, 4>(x_0),
                        addloss::from_torch<std::int64_t const, 1>(times_),
                        addloss::normal_noise{key(stream)}, addloss::from_torch<float, 4>(x_t));
-    return x_t;
+    return x_t.to(place_);
   }
 
-  /// v of a network for x_t, on the CPU.
+  /// v of a network for x_t.
   Tensor predict(demo::unet& network, Tensor const& x_t) {
-    return on_cpu(network.forward(x_t.to(device_), times_.to(device_), labels_.to(device_)));
+    return network.forward(x_t.to(device_), times_.to(device_), labels_.to(device_))
+        .to(place_)
+        .contiguous();
   }
 
   /// x_0 = alpha x_t - sigma v.
@@ -145,7 +159,7 @@ class trainer {
       alpha[b] = level.alpha;
       sigma[b] = level.sigma;
     }
-    return alpha * x_t - sigma * v;
+    return alpha.to(place_) * x_t - sigma.to(place_) * v;
   }
 
   /// The discriminator's features of images: the teacher's encoder at the first timestep.
@@ -161,8 +175,8 @@ class trainer {
     Tensor const x_t = noised(real_, 1);
     // The images from the prediction, against the real ones.
     Tensor const x_0 = to_sample(x_t, predict(*teacher_, x_t));
-    Tensor const loss = addloss::torch_loss::distil(addloss::distillation<addloss::snr>{},
-                                                    levels_.table(), x_0, real_, times_);
+    Tensor const loss = addloss::torch_loss::distil(
+        addloss::distillation<addloss::snr>{}, schedule_, x_0, real_.to(place_), times_.to(place_));
     update(*teacher_optimiser_, loss);
     std::printf("\rteacher %5lld  loss %.4f", static_cast<long long>(step_ + 1),
                 loss.item<double>());
@@ -198,9 +212,10 @@ class trainer {
       torch::NoGradGuard const no_grad;
       said.conditional = predict(*teacher_, x_t);
     }
-    Tensor const distilled = torch_loss::distil(objective_.distillation, v_prediction{},
-                                                levels_.table(), fake, said, times_);
-    Tensor const loss_g = heads_->generator(objective_.adversarial, features(fake), conditions);
+    Tensor const distilled = torch_loss::distil(objective_.distillation, v_prediction{}, schedule_,
+                                                fake, said, times_.to(place_));
+    Tensor const loss_g =
+        heads_->generator(objective_.adversarial, features(fake), conditions).to(place_);
     update(*student_optimiser_, loss_g + objective_.lambda.get() * distilled);
     std::printf(
         "\rstudent %5lld  adversarial %+.4f  distillation %.5f  discriminator %.4f  R1 %.5f",
@@ -229,7 +244,7 @@ class trainer {
           {settings_.seed, 0, 100},
           [&](auto /*x_t*/, std::int64_t t, auto /*x_0*/) {
             times_ = torch::full({demo::class_count}, t, torch::kLong);
-            x_0.copy_(to_sample(x_t, predict(*student_, x_t)));
+            x_0.copy_(to_sample(x_t.to(place_), predict(*student_, x_t)));
           },
           addloss::from_torch<float, 4>(x_t), addloss::from_torch<float, 4>(x_0));
       pixels.insert(pixels.end(), x_0.data_ptr<float>(), x_0.data_ptr<float>() + x_0.numel());
@@ -281,10 +296,11 @@ class trainer {
   [[nodiscard]] addloss::cpu_context ctx() const { return {.threads = torch::get_num_threads()}; }
 
   settings settings_;
-  torch::Device device_;
+  torch::Device device_, place_;
   demo::images images_;
   demo::batch_order order_;
   addloss::discrete_schedule levels_;
+  addloss::torch_schedule schedule_;
   addloss::add_practical<> objective_;
   std::shared_ptr<demo::unet> teacher_, student_;
   std::shared_ptr<addloss::torch_heads<>> heads_;

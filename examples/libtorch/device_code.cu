@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: MIT
+// The code of the trainer's losses on a GPU.
+#include <addloss/cuda/device_loss.cuh>
+#include <addloss/weighting/snr.hpp>
+
+namespace {
+
+using namespace addloss;
+
+add_device_code<float> const of_the_student;
+device_code<mean, target_distillation<distillation<snr>, schedule_table<device_space>, float, float,
+                                      device_space>> const of_the_teacher;
+
+}  // namespace
