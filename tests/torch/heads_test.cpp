@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <sstream>
+#include <string>
 #include <vector>
 
 #include "catch.hpp"
@@ -163,4 +164,15 @@ TEST_CASE("what the heads cannot take is refused by name") {
   auto const value = module.generator(loss, fake, conditions());
   CHECK_THROWS_WITH(torch::autograd::grad({value}, {fake[0]}, {}, true, true),
                     Catch::Contains("expected one derivative, got two"));
+}
+
+TEST_CASE("heads that were moved to where they do not run are refused") {
+  heads_of_double module(settings);
+  module.to(at::kFloat);
+  auto const refused = [](std::string const& error) {
+    return error.starts_with("torch_heads: ") && error.ends_with(" (expected Double, got Float)");
+  };
+  CHECK(refused(error_of([&] { module.update_state(); })));
+  CHECK(refused(
+      error_of([&] { static_cast<void>(module.generator(loss, features(0), conditions())); })));
 }

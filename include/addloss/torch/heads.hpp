@@ -13,7 +13,8 @@
 /// no second derivative by LibTorch; `generator` with respect to the features alone. Gradients are
 /// computed in forward, and once only: create_graph is refused.
 /// Same bits for any number of threads. Memory for a step is kept from call to call.
-/// Errors: addloss::error as those of head_stack; conditions that require gradients.
+/// Errors: addloss::error as those of head_stack; conditions that require gradients; tensors or
+/// parameters on a GPU.
 /// In .cpp units only: nvcc cannot read LibTorch's headers.
 #pragma once
 
@@ -24,6 +25,10 @@
 #include <span>
 #include <vector>
 
+#include <addloss/adapters/torch.hpp>
+#include <addloss/core/error.hpp>
+#include <addloss/core/rows.hpp>
+#include <addloss/core/tensor_view.hpp>
 #include <addloss/cpu/executor.hpp>
 #include <addloss/heads/head_stack.hpp>
 #include <addloss/torch/fused.hpp>
@@ -38,7 +43,7 @@ class torch_heads : public torch::nn::Module {
       : stack_(projected_heads<T>(settings, normalisation)) {
     weights_ = at::empty({stack_.parameter_count()}, type);
     state_ = at::empty({stack_.state_count()}, type);
-    stack_.initialise(seed, span_of(weights_), span_of(state_));
+    stack_.initialise(seed, span_of("weights", weights_), span_of("state", state_));
     register_parameter("weights", weights_);
     register_buffer("state", state_);
   }
@@ -48,7 +53,8 @@ class torch_heads : public torch::nn::Module {
 
   /// One power iteration of spectral normalisation: before each step of the discriminator.
   void update_state(int threads = at::get_num_threads()) {
-    stack_.update_state(cpu_context{.threads = threads}, span_of(weights_), span_of(state_));
+    stack_.update_state(cpu_context{.threads = threads}, span_of("weights", weights_),
+                        span_of("state", state_));
   }
 
   /// [B, L_k] of each head, without a graph.
@@ -63,8 +69,9 @@ class torch_heads : public torch::nn::Module {
       result.push_back(at::empty({shape.batch, shape.length}, type));
       out.push_back(rows_from_torch<T>(result.back()));
     }
-    stack_.logits(cpu_context{.threads = threads}, span_of(weights_), span_of(state_), in.get(),
-                  out, workspace(stack_.logits_workspace(in.shapes)));
+    stack_.logits(cpu_context{.threads = threads}, span_of("weights", weights_),
+                  span_of("state", state_), in.get(), out,
+                  workspace(stack_.logits_workspace(in.shapes)));
     return result;
   }
 
@@ -79,8 +86,9 @@ class torch_heads : public torch::nn::Module {
       }
       inputs const out("gradients", gradients, {});
       auto const result = stack_.generator_step(
-          cpu_context{.threads = options.threads}, loss, span_of(weights_), span_of(state_),
-          in.get(), out.written, workspace(stack_.generator_workspace(in.shapes)),
+          cpu_context{.threads = options.threads}, loss, span_of("weights", weights_),
+          span_of("state", state_), in.get(), out.written,
+          workspace(stack_.generator_workspace(in.shapes)),
           {.grad_scale = options.grad_scale, .statistics = options.statistics});
       if (options.non_finite != nullptr) *options.non_finite = result.non_finite;
       return at::full({}, result.loss, type);
@@ -101,8 +109,9 @@ class torch_heads : public torch::nn::Module {
       inputs const in_fake("fake", fake, conditions);
       if (gradients.empty()) gradients.push_back(at::empty_like(weights_));
       auto const result = stack_.discriminator_step(
-          cpu_context{.threads = threads}, loss, span_of(weights_), span_of(state_), in_real.get(),
-          in_fake.get(), {.values = span_of(gradients[0])},
+          cpu_context{.threads = threads}, loss, span_of("weights", weights_),
+          span_of("state", state_), in_real.get(), in_fake.get(),
+          {.values = span_of("gradient", gradients[0])},
           workspace(stack_.discriminator_workspace(in_real.shapes, step)), step);
       if (terms != nullptr) *terms = result;
       return at::full({}, result.total, type);
@@ -153,12 +162,14 @@ class torch_heads : public torch::nn::Module {
     std::vector<condition<T>> conditions;
   };
 
-  static std::span<T> span_of(at::Tensor const& tensor) {
+  /// Refuses what `to` has moved to where the heads do not run.
+  static std::span<T> span_of(char const* name, at::Tensor const& tensor) {
+    detail::check_torch_tensor<T, host_space>("torch_heads", name, tensor);
     return {static_cast<T*>(tensor.data_ptr()), static_cast<std::size_t>(tensor.numel())};
   }
   std::span<T> workspace(std::int64_t size) {
     if (!workspace_.defined() || workspace_.numel() < size) workspace_ = at::empty({size}, type);
-    return span_of(workspace_);
+    return span_of("workspace", workspace_);
   }
 
   decltype(projected_heads<T>(std::span<head_settings const>())) stack_;
