@@ -18,6 +18,7 @@
 #include <c10/cuda/CUDAStream.h>
 #endif
 
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -25,6 +26,8 @@
 #include <addloss/adapters/torch.hpp>
 #include <addloss/core/error.hpp>
 #include <addloss/core/rows.hpp>
+#include <addloss/core/scalar.hpp>
+#include <addloss/core/tensor_view.hpp>
 #include <addloss/cuda/device_loss.hpp>
 
 namespace addloss::detail {

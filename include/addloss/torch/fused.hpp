@@ -20,7 +20,6 @@
 #include <utility>
 #include <vector>
 
-#include <addloss/adapters/torch.hpp>
 #include <addloss/core/error.hpp>
 #include <addloss/losses/adversarial.hpp>
 

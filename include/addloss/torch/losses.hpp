@@ -41,6 +41,8 @@
 #include <utility>
 #include <vector>
 
+#include <addloss/adapters/torch.hpp>
+#include <addloss/core/error.hpp>
 #include <addloss/core/number.hpp>
 #include <addloss/core/rows.hpp>
 #include <addloss/core/tensor_view.hpp>
