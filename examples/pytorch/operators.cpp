@@ -42,13 +42,13 @@ struct any_policy {
       chosen;
 
   template <class V>
-  [[nodiscard]] auto discriminator(V logit, V label) const {
-    return std::visit([&](auto const& policy) { return policy.discriminator(logit, label); },
-                      chosen);
+  [[nodiscard]] auto discriminator(V logit, V label, V weight) const {
+    return std::visit(
+        [&](auto const& policy) { return policy.discriminator(logit, label, weight); }, chosen);
   }
   template <class V>
-  [[nodiscard]] auto generator(V logit) const {
-    return std::visit([&](auto const& policy) { return policy.generator(logit); }, chosen);
+  [[nodiscard]] auto generator(V logit, V weight) const {
+    return std::visit([&](auto const& policy) { return policy.generator(logit, weight); }, chosen);
   }
 };
 
