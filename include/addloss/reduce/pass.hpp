@@ -80,7 +80,7 @@ namespace detail {
 
 /// An array that may have length 0.
 template <class T, unsigned Size>
-struct slots {
+struct slots {  // NOLINT(bugprone-reserved-identifier): in the copy that the compiler makes
   T items[Size];
   ADDLOSS_HOST_DEVICE ADDLOSS_INLINE constexpr T& operator[](unsigned i) { return items[i]; }
   ADDLOSS_HOST_DEVICE ADDLOSS_INLINE constexpr T const& operator[](unsigned i) const {
