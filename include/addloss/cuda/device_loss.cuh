@@ -18,7 +18,7 @@
 #include <addloss/cuda/context.cuh>
 #include <addloss/cuda/device_loss.hpp>
 #include <addloss/cuda/executor.cuh>
-#include <addloss/cuda/heads/launch.cuh>
+#include <addloss/cuda/tasks.cuh>
 #include <addloss/losses/adversarial.hpp>
 #include <addloss/losses/distillation.hpp>
 #include <addloss/losses/evaluate.hpp>

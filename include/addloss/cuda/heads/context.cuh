@@ -18,9 +18,9 @@
 #include <addloss/core/tensor_view.hpp>
 #include <addloss/cuda/context.cuh>
 #include <addloss/cuda/executor.cuh>
-#include <addloss/cuda/heads/launch.cuh>
 #include <addloss/cuda/heads/product.cuh>
 #include <addloss/cuda/heads/sums.cuh>
+#include <addloss/cuda/tasks.cuh>
 #include <addloss/heads/head_executor.hpp>
 #include <addloss/heads/layer.hpp>
 #include <addloss/losses/adversarial.hpp>

@@ -29,10 +29,10 @@
 
 #include <addloss/core/scalar.hpp>
 #include <addloss/cuda/heads/context.cuh>
-#include <addloss/cuda/heads/launch.cuh>
 #include <addloss/cuda/heads/product.cuh>
 #include <addloss/cuda/heads/sums.cuh>
 #include <addloss/cuda/packet.cuh>
+#include <addloss/cuda/tasks.cuh>
 #include <addloss/heads/conv1d.hpp>
 #include <addloss/heads/layer.hpp>
 #include <addloss/heads/linear.hpp>

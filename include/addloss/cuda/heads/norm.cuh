@@ -19,7 +19,7 @@
 #include <addloss/core/math.hpp>
 #include <addloss/core/scalar.hpp>
 #include <addloss/cuda/heads/context.cuh>
-#include <addloss/cuda/heads/launch.cuh>
+#include <addloss/cuda/tasks.cuh>
 #include <addloss/heads/group_norm.hpp>
 #include <addloss/heads/layer.hpp>
 #include <addloss/heads/local_norm.hpp>

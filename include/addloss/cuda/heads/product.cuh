@@ -22,8 +22,8 @@
 #include <addloss/core/math.hpp>
 #include <addloss/core/scalar.hpp>
 #include <addloss/cuda/context.cuh>
-#include <addloss/cuda/heads/launch.cuh>
 #include <addloss/cuda/packet.cuh>
+#include <addloss/cuda/tasks.cuh>
 
 namespace addloss::cuda {
 

@@ -12,8 +12,8 @@
 
 #include <addloss/core/scalar.hpp>
 #include <addloss/cuda/heads/context.cuh>
-#include <addloss/cuda/heads/launch.cuh>
 #include <addloss/cuda/heads/sums.cuh>
+#include <addloss/cuda/tasks.cuh>
 #include <addloss/heads/layer.hpp>
 #include <addloss/heads/projection.hpp>
 

@@ -6,7 +6,7 @@
 
 #include <addloss/core/math.hpp>
 #include <addloss/cuda/context.cuh>
-#include <addloss/cuda/heads/launch.cuh>
+#include <addloss/cuda/tasks.cuh>
 
 namespace addloss::cuda {
 

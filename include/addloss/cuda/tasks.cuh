@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// The one kernel of everything that heads compute on a GPU: tasks that blocks take in turn.
+/// The kernel of all that is no pass, heads above all: tasks that blocks take in turn.
 ///
 /// A body is a struct with `threads`, its threads a block, and `operator()(task)`, which the whole
 /// block runs. What a task writes depends on its number alone, so that results are the same bits for
