@@ -3,8 +3,8 @@
 // compute. tracing.hpp gives each its autograd, and its shapes for meta and fake tensors.
 //
 // `levels` [T, 2] (Double) are alpha and sigma of each timestep; timesteps are Long.
-#include <addloss/schedule/discrete.hpp>
 #include <addloss/torch/losses.hpp>
+#include <addloss/torch/schedule.hpp>
 #include <addloss/weighting/snr.hpp>
 #include <addloss/weighting/uniform.hpp>
 
@@ -24,16 +24,6 @@ namespace tl = addloss::torch_loss;
 using at::Tensor;
 // std::optional, or what older versions have instead.
 using optional_tensor = decltype(std::declval<c10::IValue const&>().toOptional<Tensor>());
-
-addloss::schedule_table<> schedule(Tensor const& levels) {
-  auto const view = addloss::from_torch<double const, 2>(levels, "levels");
-  if (view.extents[1] != 2 || !levels.is_contiguous()) {
-    addloss::detail::fail("addloss", "levels", "contiguous numbers [T, 2]",
-                          addloss::detail::bracketed(view.extents, 2));
-  }
-  static_assert(sizeof(addloss::noise_level) == 2 * sizeof(double));
-  return {reinterpret_cast<addloss::noise_level const*>(view.data), view.extents[0]};
-}
 
 /// A loss of logits that is known when the program runs: compiled once for all of them.
 struct any_policy {
@@ -111,8 +101,9 @@ any_weighting weighting_of(std::string const& name) {
 
 Tensor distillation(Tensor const& student, Tensor const& target, Tensor const& timesteps,
                     Tensor const& levels, std::string const& weighting, double grad_scale) {
-  return tl::distil(addloss::distillation<any_weighting>{weighting_of(weighting)}, schedule(levels),
-                    student, target, timesteps, {.grad_scale = grad_scale});
+  return tl::distil(addloss::distillation<any_weighting>{weighting_of(weighting)},
+                    addloss::torch_schedule(levels), student, target, timesteps,
+                    {.grad_scale = grad_scale});
 }
 
 Tensor distillation_from_teacher(Tensor const& student, Tensor const& conditional,
@@ -127,7 +118,7 @@ Tensor distillation_from_teacher(Tensor const& student, Tensor const& conditiona
                          .negative = negative.value_or(Tensor()),
                          .guidance_scale = guidance_scale};
   auto const distil = [&](auto const& loss, auto type) {
-    return tl::distil(loss, type, schedule(levels), student, said, timesteps,
+    return tl::distil(loss, type, addloss::torch_schedule(levels), student, said, timesteps,
                       {.grad_scale = grad_scale});
   };
   if (weighting == "nfsd") {
