@@ -8,6 +8,7 @@ import unittest
 
 import torch
 import torch.nn.functional as F
+from torch import library
 from torch.autograd import gradcheck, gradgradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -231,11 +232,11 @@ class Operators(unittest.TestCase):
             for got, expected in zip(seen, torch.autograd.grad(3 * op(*arguments), inputs)):
                 self.assertTrue(torch.equal(got, expected))
 
-    @unittest.skipUnless(hasattr(torch.library, "opcheck"), "opcheck needs PyTorch 2.4")
+    @unittest.skipUnless(hasattr(library, "opcheck"), "opcheck needs PyTorch 2.4")
     def test_pytorch_finds_no_fault_with_the_operators(self):
         for op, arguments, _ in calls():
             with self.subTest(op):
-                torch.library.opcheck(op.default, arguments)
+                library.opcheck(op.default, arguments)
 
     @unittest.skipUnless(hasattr(torch, "compile"), "torch.compile needs PyTorch 2")
     def test_a_compiled_step_has_the_same_gradients(self):
