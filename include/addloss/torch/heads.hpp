@@ -43,7 +43,7 @@ class torch_heads : public torch::nn::Module {
       : stack_(projected_heads<T>(settings, normalisation)) {
     weights_ = at::empty({stack_.parameter_count()}, type);
     state_ = at::empty({stack_.state_count()}, type);
-    stack_.initialise(seed, span_of("weights", weights_), span_of("state", state_));
+    stack_.initialise(seed, weights(), state());
     register_parameter("weights", weights_);
     register_buffer("state", state_);
   }
@@ -53,8 +53,7 @@ class torch_heads : public torch::nn::Module {
 
   /// One power iteration of spectral normalisation: before each step of the discriminator.
   void update_state(int threads = at::get_num_threads()) {
-    stack_.update_state(cpu_context{.threads = threads}, span_of("weights", weights_),
-                        span_of("state", state_));
+    stack_.update_state(cpu_context{.threads = threads}, weights(), state());
   }
 
   /// [B, L_k] of each head, without a graph.
@@ -69,8 +68,7 @@ class torch_heads : public torch::nn::Module {
       result.push_back(at::empty({shape.batch, shape.length}, type));
       out.push_back(rows_from_torch<T>(result.back()));
     }
-    stack_.logits(cpu_context{.threads = threads}, span_of("weights", weights_),
-                  span_of("state", state_), in.get(), out,
+    stack_.logits(cpu_context{.threads = threads}, weights(), state(), in.get(), out,
                   workspace(stack_.logits_workspace(in.shapes)));
     return result;
   }
@@ -86,8 +84,7 @@ class torch_heads : public torch::nn::Module {
       }
       inputs const out("gradients", gradients, {});
       auto const result = stack_.generator_step(
-          cpu_context{.threads = options.threads}, loss, span_of("weights", weights_),
-          span_of("state", state_), in.get(), out.written,
+          cpu_context{.threads = options.threads}, loss, weights(), state(), in.get(), out.written,
           workspace(stack_.generator_workspace(in.shapes)),
           {.grad_scale = options.grad_scale, .statistics = options.statistics});
       if (options.non_finite != nullptr) *options.non_finite = result.non_finite;
@@ -109,8 +106,7 @@ class torch_heads : public torch::nn::Module {
       inputs const in_fake("fake", fake, conditions);
       if (gradients.empty()) gradients.push_back(at::empty_like(weights_));
       auto const result = stack_.discriminator_step(
-          cpu_context{.threads = threads}, loss, span_of("weights", weights_),
-          span_of("state", state_), in_real.get(), in_fake.get(),
+          cpu_context{.threads = threads}, loss, weights(), state(), in_real.get(), in_fake.get(),
           {.values = span_of("gradient", gradients[0])},
           workspace(stack_.discriminator_workspace(in_real.shapes, step)), step);
       if (terms != nullptr) *terms = result;
@@ -167,6 +163,8 @@ class torch_heads : public torch::nn::Module {
     detail::check_torch_tensor<T, host_space>("torch_heads", name, tensor);
     return {static_cast<T*>(tensor.data_ptr()), static_cast<std::size_t>(tensor.numel())};
   }
+  std::span<T> weights() const { return span_of("weights", weights_); }
+  std::span<T> state() const { return span_of("state", state_); }
   std::span<T> workspace(std::int64_t size) {
     if (!workspace_.defined() || workspace_.numel() < size) workspace_ = at::empty({size}, type);
     return span_of("workspace", workspace_);

@@ -132,10 +132,10 @@ at::Tensor evaluate(at::Device device, Loss const& loss, std::int64_t samples, i
                     typename Loss::options const& options) {
   using value_type = typename Loss::arithmetic;
   using space = typename Loss::space;
-  constexpr bool one_a_sample = std::same_as<Reduction, per_sample>;
-  std::vector<std::int64_t> const shape(one_a_sample ? 1 : 0, samples);
+  constexpr int rank = std::same_as<Reduction, per_sample> ? 1 : 0;
+  std::vector<std::int64_t> const shape(rank, samples);
   at::Tensor value = at::empty(shape, at::TensorOptions(torch_type<value_type>()).device(device));
-  auto const out = from_torch < value_type, one_a_sample ? 1 : 0, space > (value);
+  auto const out = from_torch<value_type, rank, space>(value);
   if constexpr (std::same_as<space, host_space>) {
     value_and_grad<Reduction>(cpu_context{.threads = threads}, loss, out, gradients, options);
   } else {
