@@ -38,12 +38,41 @@ struct side {
   std::vector<addloss::rows<float>> gradient_rows;
 };
 
+/// Both sides of a benchmark with arguments heads, tokens; or what else a loss takes pairs of.
+struct pairs {
+  static constexpr std::int64_t batch = 8;
+
+  explicit pairs(benchmark::State const& state)
+      : heads(state.range(0)),
+        size(batch * state.range(1)),
+        first(heads, batch, state.range(1), 0),
+        second(heads, batch, state.range(1), 1) {}
+  /// The limit: copies the logits to where the gradients go.
+  void copy() {
+    first.copy(size);
+    second.copy(size);
+  }
+  std::vector<written> outputs() {
+    std::vector<written> result;
+    first.append_gradients_to(result, size);
+    second.append_gradients_to(result, size);
+    return result;
+  }
+  void report(benchmark::State& state, double seconds, double share) const {
+    report_speed(state, seconds, 2 * heads * size, 4 * 4 * heads * size);
+    state.counters["limit"] = share;
+  }
+
+  std::int64_t heads, size;
+  side first, second;
+};
+
 /// A peer's loss of both sides, a call a head: loss(real, fake, their gradients, `Statistics`
 /// numbers, size). No function for a peer that is not there.
 template <std::size_t Statistics, class Loss>
-std::function<double()> over_heads(Loss* loss, side& real, side& fake, std::int64_t size) {
+std::function<double()> over_heads(Loss* loss, pairs& sides) {
   if (loss == nullptr) return {};
-  return [loss, &real, &fake, size] {
+  return [loss, &real = sides.first, &fake = sides.second, size = sides.size] {
     double total = 0;
     for (std::size_t k = 0; k < real.logits.size(); ++k) {
       double statistics[Statistics];

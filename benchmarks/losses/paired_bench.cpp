@@ -18,58 +18,40 @@ namespace {
 
 namespace add = addloss;
 
-constexpr std::int64_t batch = 8;
-
 void relativistic(benchmark::State& state) {
-  std::int64_t const heads = state.range(0);
-  std::int64_t const size = batch * state.range(1);
-  bench::side real(heads, batch, state.range(1), 0);
-  bench::side fake(heads, batch, state.range(1), 1);
-  std::vector<add::pair_statistics> statistics(static_cast<std::size_t>(heads));
-  std::vector<bench::written> outputs;
-  real.append_gradients_to(outputs, size);
-  fake.append_gradients_to(outputs, size);
+  bench::pairs sides(state);
+  std::vector<add::pair_statistics> statistics(static_cast<std::size_t>(sides.heads));
   double value = 0;
   auto const [seconds, share] = bench::take_turns_with_peers(
       state,
-      {bench::over_heads<4>(peers::eigen.relativistic, real, fake, size),
-       bench::over_heads<4>(peers::xtensor.relativistic, real, fake, size)},
-      outputs,
+      {bench::over_heads<4>(peers::eigen.relativistic, sides),
+       bench::over_heads<4>(peers::xtensor.relativistic, sides)},
+      sides.outputs(),
       [&] {
-        add::value_and_grad(add::cpu_context{},
-                            add::paired<>{}.discriminator<float>(real.logit_rows, fake.logit_rows),
-                            value, {.first = real.gradient_rows, .second = fake.gradient_rows},
-                            {.statistics = statistics});
+        add::value_and_grad(
+            add::cpu_context{},
+            add::paired<>{}.discriminator<float>(sides.first.logit_rows, sides.second.logit_rows),
+            value, {.first = sides.first.gradient_rows, .second = sides.second.gradient_rows},
+            {.statistics = statistics});
         return value;
       },
-      [&] {
-        real.copy(size);
-        fake.copy(size);
-      });
-  bench::report_speed(state, seconds, 2 * heads * size, 4 * 4 * heads * size);
-  state.counters["limit"] = share[0];
+      [&] { sides.copy(); });
+  sides.report(state, seconds, share[0]);
 }
 
 void approximate_r1(benchmark::State& state) {
-  std::int64_t const heads = state.range(0);
-  std::int64_t const size = batch * state.range(1);
-  bench::side real(heads, batch, state.range(1), 0);
-  bench::side perturbed(heads, batch, state.range(1), 1);
+  bench::pairs sides(state);
   double value = 0;
   auto const [seconds, share] = bench::take_turns(
       state,
       [&] {
         add::value_and_grad(
             add::cpu_context{},
-            add::approximate_r1<>{}.on<float>(real.logit_rows, perturbed.logit_rows), value,
-            {.first = real.gradient_rows, .second = perturbed.gradient_rows});
+            add::approximate_r1<>{}.on<float>(sides.first.logit_rows, sides.second.logit_rows),
+            value, {.first = sides.first.gradient_rows, .second = sides.second.gradient_rows});
       },
-      [&] {
-        real.copy(size);
-        perturbed.copy(size);
-      });
-  bench::report_speed(state, seconds, 2 * heads * size, 4 * 4 * heads * size);
-  state.counters["limit"] = share[0];
+      [&] { sides.copy(); });
+  sides.report(state, seconds, share[0]);
 }
 
 void sizes(benchmark::internal::Benchmark* benchmark) {
