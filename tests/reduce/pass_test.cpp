@@ -33,7 +33,7 @@ struct recorder {
 
   double const* x;
   part_extent size[2];
-  std::vector<double>* rows_of_part;  // [part]: what finish_row was called with, in order
+  std::vector<double>* rows_of_part;  // [part]: what write_sample was called with, in order
   std::vector<double>* last;
 
   struct element {
@@ -53,14 +53,18 @@ struct recorder {
     return {};  // left out
   }
   [[nodiscard]] element row(int, std::int64_t) const { return {}; }
-  double finish_row(int part, std::int64_t row, double const* totals) const {
-    for (double const number :
-         {static_cast<double>(row), totals[0], totals[1], totals[2], totals[3]}) {
-      rows_of_part[part].push_back(number);
-    }
-    return 10 * totals[0];
+  [[nodiscard]] double row_weight(int part, std::int64_t row) const {
+    return static_cast<double>(10 + part + row % 4);
   }
   [[nodiscard]] bool writes_samples() const { return true; }
+  void write_sample(int part, std::int64_t row, double value) const {
+    // Part 0 of a sample comes first.
+    if (part == 1 && row < size[0].rows) {
+      CHECK(rows_of_part[0].size() > 2 * static_cast<std::size_t>(row));
+    }
+    rows_of_part[part].push_back(static_cast<double>(row));
+    rows_of_part[part].push_back(value);
+  }
   void finish_part(int /*part*/, double const* totals) const {
     last->insert(last->end(), totals, totals + total_count);
   }
@@ -82,8 +86,9 @@ struct without_tallies {
   [[nodiscard]] int parts() const { return 1; }
   [[nodiscard]] part_extent extent(int) const { return {}; }
   [[nodiscard]] int row(int, std::int64_t) const { return 0; }
-  double finish_row(int, std::int64_t, double const*) const { return 0; }
+  [[nodiscard]] double row_weight(int, std::int64_t) const { return 0; }
   [[nodiscard]] bool writes_samples() const { return false; }
+  void write_sample(int, std::int64_t, double) const {}
   void finish_part(int, double const*) const {}
   void finish(double, double) const {}
 };
@@ -91,7 +96,7 @@ struct total_alone : recorder {
   void finish(double) const {}
 };
 struct silent_rows : recorder {
-  void finish_row(int, std::int64_t, double const*) const {}
+  void row_weight(int, std::int64_t) const {}
 };
 static_assert(fused_pass<recorder>);
 static_assert(!fused_pass<with_memory> && !fused_pass<without_tallies>);
@@ -138,7 +143,7 @@ TEST_CASE("pieces cover everything exactly once, and differ by one at most") {
   CHECK(split(huge, 2, 1).last == huge);
 }
 
-TEST_CASE("a pass gets every row once, its totals, and those of each part") {
+TEST_CASE("a pass gets the loss of every row once, and the totals of each part") {
   struct extents {
     part_extent size[2];
   };
@@ -161,20 +166,19 @@ TEST_CASE("a pass gets every row once, its totals, and those of each part") {
     for (int part = 0; part < 2; ++part) {
       double total[4] = {};
       for (std::int64_t b = 0; b < e.size[part].rows; ++b) {
-        double row[4] = {};
+        double row[3] = {};
         for (std::int64_t i = 0; i < e.size[part].row_size; ++i, ++n) {
           row[0] += x[n];
           row[1] += x[n] * x[n];
           row[2] += x[n] > 1 ? 1 : 0;
         }
         expected_rows[part].push_back(static_cast<double>(b));
-        for (int k = 0; k < 4; ++k) {
-          expected_rows[part].push_back(row[k]);
-          total[k] += row[k];
-        }
+        double const weighted = static_cast<double>(10 + part + b % 4) * row[0];
+        expected_rows[part].push_back(weighted);
+        value += weighted;
+        for (int k = 0; k < 3; ++k) total[k] += row[k];
       }
       for (double const t : total) expected_last.push_back(t);
-      value += 10 * total[0];
     }
     expected_last.push_back(value);
     expected_last.push_back(0);
@@ -185,7 +189,7 @@ TEST_CASE("a pass gets every row once, its totals, and those of each part") {
   }
 }
 
-TEST_CASE("non-finite elements are counted in the row they are in, and no zero of a part is") {
+TEST_CASE("non-finite elements are counted in the part they are in, and spoil the row they are in") {
   std::vector<double> x(3 * 130, 0.5);
   x[130 + 7] = std::numeric_limits<double>::quiet_NaN();
   x[130 + 129] = std::numeric_limits<double>::infinity();
@@ -193,12 +197,11 @@ TEST_CASE("non-finite elements are counted in the row they are in, and no zero o
   std::vector<double> last;
   executor<cpu_context>::run(cpu_context{},
                              recorder{x.data(), {{2, 130}, {1, 130}}, rows_of_part, &last});
-  REQUIRE(rows_of_part[0].size() == 10);
-  CHECK(rows_of_part[0][4] == 0);
-  CHECK(rows_of_part[0][9] == 2);
-  CHECK(std::isnan(rows_of_part[0][6]));
-  CHECK(rows_of_part[0][8] == 1);  // infinity is greater than 1, NaN is not
+  REQUIRE(rows_of_part[0].size() == 4);
+  CHECK(rows_of_part[0][1] == 650);
+  CHECK(std::isnan(rows_of_part[0][3]));
   REQUIRE(last.size() == 10);
+  CHECK(last[2] == 1);  // infinity is greater than 1, NaN is not
   CHECK(last[3] == 2);
   CHECK(last[7] == 0);
   CHECK(std::isnan(last[8]));
@@ -232,10 +235,9 @@ struct sum_only {
     return {data, 100};
   }
   [[nodiscard]] element row(int /*part*/, std::int64_t /*row*/) const { return {}; }
-  double finish_row(int /*part*/, std::int64_t /*row*/, double const* totals) const {
-    return totals[0];
-  }
+  [[nodiscard]] double row_weight(int /*part*/, std::int64_t /*row*/) const { return 1; }
   [[nodiscard]] bool writes_samples() const { return false; }
+  void write_sample(int /*part*/, std::int64_t /*row*/, double /*value*/) const {}
   void finish_part(int /*part*/, double const* /*totals*/) const {}
   void finish(double value, double /*bad*/) const { *total = value; }
 };

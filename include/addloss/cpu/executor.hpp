@@ -103,7 +103,9 @@ struct pass_runner {
   /// Adds up the segments of a row, into the first of them, and gives the row's weighted loss.
   double close_row(int part, std::int64_t row, std::int64_t segments, totals* segment) const {
     for (std::int64_t i = 1; i < segments; ++i) segment[0].add(segment[i]);
-    return pass.finish_row(part, row, segment[0].value);
+    double const value = pass.row_weight(part, row) * segment[0].value[0];
+    if (pass.writes_samples()) pass.write_sample(part, row, value);
+    return value;
   }
 
   totals run_segment(int part, store_kind store, std::int64_t row, std::int64_t segments,

@@ -239,12 +239,13 @@ struct adversarial_pass {
     return logit_row<A, Loss, Generator>{loss, A(part % sides == 0 ? 1 : -1),
                                          static_cast<A>(weight)};
   }
-  ADDLOSS_HOST_DEVICE double finish_row(int part, std::int64_t row, double const* sums) const {
-    double const value = factor(part) * sums[0];
-    writer.write_sample(row, part == 0, value);
-    return value;
+  [[nodiscard]] ADDLOSS_HOST_DEVICE double row_weight(int part, std::int64_t /*row*/) const {
+    return factor(part);
   }
   [[nodiscard]] ADDLOSS_HOST_DEVICE bool writes_samples() const { return writer.writes_samples(); }
+  ADDLOSS_HOST_DEVICE void write_sample(int part, std::int64_t row, double value) const {
+    writer.write_sample(row, part == 0, value);
+  }
   ADDLOSS_HOST_DEVICE void finish_part(int part, double const* totals) const {
     if (statistics == nullptr) return;
     int const head = part / sides;

@@ -120,13 +120,13 @@ struct distillation_pass_base {
   [[nodiscard]] ADDLOSS_HOST_DEVICE double gradient_factor(std::int64_t row) const {
     return element_factor * writer.factor * upstream.at(row);
   }
-  ADDLOSS_HOST_DEVICE double finish_row(int /*part*/, std::int64_t row, double const* sums) const {
-    double const value =
-        static_cast<Form const*>(this)->value_weight(row) * element_factor * sums[0];
-    writer.write_sample(row, true, value);
-    return value;
+  [[nodiscard]] ADDLOSS_HOST_DEVICE double row_weight(int /*part*/, std::int64_t row) const {
+    return static_cast<Form const*>(this)->value_weight(row) * element_factor;
   }
   [[nodiscard]] ADDLOSS_HOST_DEVICE bool writes_samples() const { return writer.writes_samples(); }
+  ADDLOSS_HOST_DEVICE void write_sample(int /*part*/, std::int64_t row, double value) const {
+    writer.write_sample(row, true, value);
+  }
   ADDLOSS_HOST_DEVICE void finish_part(int /*part*/, double const* /*totals*/) const {}
   ADDLOSS_HOST_DEVICE void finish(double value, double bad) const { writer.write(value, bad); }
 };

@@ -96,12 +96,13 @@ struct r1_pass {
   [[nodiscard]] ADDLOSS_HOST_DEVICE auto row(int /*part*/, std::int64_t row) const {
     return square_row<A>{static_cast<A>(2 * weight() * writer.factor * upstream.at(row))};
   }
-  ADDLOSS_HOST_DEVICE double finish_row(int part, std::int64_t row, double const* sums) const {
-    double const value = weight() * sums[0];
-    writer.write_sample(row, part == 0, value);
-    return value;
+  [[nodiscard]] ADDLOSS_HOST_DEVICE double row_weight(int /*part*/, std::int64_t /*row*/) const {
+    return weight();
   }
   [[nodiscard]] ADDLOSS_HOST_DEVICE bool writes_samples() const { return writer.writes_samples(); }
+  ADDLOSS_HOST_DEVICE void write_sample(int part, std::int64_t row, double value) const {
+    writer.write_sample(row, part == 0, value);
+  }
   ADDLOSS_HOST_DEVICE void finish_part(int part, double const* totals) const {
     if (penalties != nullptr) penalties[part] = totals[0] / static_cast<double>(samples);
   }

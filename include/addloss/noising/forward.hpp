@@ -58,11 +58,12 @@ struct combination_pass_base {
   [[nodiscard]] ADDLOSS_HOST_DEVICE output_rows<Out> const& output(int /*part*/) const {
     return out;
   }
-  ADDLOSS_HOST_DEVICE double finish_row(int /*part*/, std::int64_t /*row*/,
-                                        double const* /*totals*/) const {
+  [[nodiscard]] ADDLOSS_HOST_DEVICE double row_weight(int /*part*/, std::int64_t /*row*/) const {
     return 0;
   }
   [[nodiscard]] ADDLOSS_HOST_DEVICE bool writes_samples() const { return false; }
+  ADDLOSS_HOST_DEVICE void write_sample(int /*part*/, std::int64_t /*row*/,
+                                        double /*value*/) const {}
   ADDLOSS_HOST_DEVICE void finish_part(int /*part*/, double const* /*totals*/) const {}
   ADDLOSS_HOST_DEVICE void finish(double /*value*/, double /*bad*/) const {}
 };

@@ -18,12 +18,13 @@
 ///   row(part, row)              a functor with the constants of that row:
 ///       template <class V> result operator()(V const (&x)[operand_count]) const,
 ///                          result: element_result<V, sum_count, output_count, tally_count>
-///   finish_row(part, row, double const* totals) -> double   the row's weighted loss
-///   writes_samples()            whether finish_row writes: then the parts of a row come in order
+///   row_weight(part, row) -> double   times sum 0 of the row: the row's weighted loss
+///   writes_samples()            whether the losses of samples are written, by
+///   write_sample(part, row, value)    once for each row: its weighted loss, part 0 of a row first
 ///   finish_part(part, double const* totals)   once, the totals over all rows: the sums, the
 ///                               tallies, the number of non-finite elements
-///   finish(value, bad)          once: the sums over all parts of finish_row and of the numbers of
-///                               non-finite elements. (A GPU leaves these four out of a pass without
+///   finish(value, bad)          once: the weighted losses of all rows and the numbers of non-finite
+///                               elements, added up. (A GPU leaves these five out of a pass without
 ///                               sums and tallies.)
 /// For a GPU all of these are ADDLOSS_HOST_DEVICE; the host calls `parts`, `extent` and `operand`,
 /// which read no tensor where noise is concerned.
@@ -117,8 +118,9 @@ concept fused_pass = std::is_trivially_copyable_v<P> && requires(P const p, doub
   p.row(0, std::int64_t{});
   { P::max_parts } -> std::convertible_to<unsigned>;
   { P::total_count } -> std::convertible_to<unsigned>;
-  { p.finish_row(0, std::int64_t{}, totals) } -> std::same_as<double>;
+  { p.row_weight(0, std::int64_t{}) } -> std::same_as<double>;
   { p.writes_samples() } -> std::same_as<bool>;
+  p.write_sample(0, std::int64_t{}, 0.0);
   p.finish_part(0, totals);
   p.finish(0.0, 0.0);
 };
