@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include <addloss/cuda.cuh>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <random>
 #include <string>
 #include <vector>
@@ -175,7 +177,7 @@ void check_sizes(std::vector<shape> const& shapes) {
 }  // namespace
 
 TEST_CASE("right, and the same bits for any number of thread blocks") {
-  // A warp a row, one and several segments a row, more rows than threads.
+  // A warp a row, one and several segments a row, more rows than threads, in groups.
   check_sizes<float>({{1, 1},
                       {3, 70},
                       {9, 512},
@@ -190,9 +192,70 @@ TEST_CASE("right, and the same bits for any number of thread blocks") {
   check_sizes<double>({{3, 70}, {9, 1024}, {2, 20001}, {300, 5}});
 }
 
-TEST_CASE("rows of more segments than one slab of the finish") {
-  // 151 steps of 4096; their entries are added in two slabs.
-  check_sizes<float>({{1, 150 * 4096 + 7}});
+TEST_CASE("rows of many segments, whose groups are added up before the end") {
+  // 2101 steps of 1024, four of which are a segment: 526 entries, in groups of 64.
+  static_assert(cuda::row_segments({1, 2100 * 1024 + 7}, 1, 2) == 526 && cuda::group_size(526) == 64);
+  check_sizes<double>({{1, 2100 * 1024 + 7}});
+}
+
+TEST_CASE("groups of several heads, of unequal sizes") {
+  // 6 parts of 130 entries: each has two groups of 64 and one of 2.
+  constexpr std::size_t samples = 130;
+  static_assert(cuda::group_size(6 * samples) == 64);
+  std::vector<std::size_t> const tokens = {5, 1, 7};
+  std::vector<std::unique_ptr<device_array<float>>> memory;
+  std::vector<addloss::rows<float const, device_space>> logits[2];
+  std::vector<double> expected(samples);
+  std::vector<double> positive[2];
+  for (unsigned side = 0; side < 2; ++side) {
+    for (std::size_t k = 0; k < tokens.size(); ++k) {
+      auto const numbers_of_head =
+          numbers<float>(samples * tokens[k], 10 + side * 3 + static_cast<unsigned>(k));
+      double count = 0;
+      for (std::size_t i = 0; i < numbers_of_head.size(); ++i) {
+        // |z| < 1: the hinge is active.
+        double const z = numbers_of_head[i];
+        expected[i / tokens[k]] += (side == 0 ? 1 - z : 1 + z) / static_cast<double>(tokens[k]);
+        count += z > 0 ? 1 : 0;
+      }
+      positive[side].push_back(count / static_cast<double>(numbers_of_head.size()));
+      memory.push_back(std::make_unique<device_array<float>>(numbers_of_head));
+      logits[side].emplace_back(memory.back()->view(samples, tokens[k]));
+    }
+  }
+  double mean_loss = 0;
+  for (double const loss : expected) mean_loss += loss / static_cast<double>(samples);
+
+  auto const loss = adversarial<>{}.discriminator<float, device_space>(logits[0], logits[1]);
+  device_context const gpu(workspace_bytes(loss));
+  std::vector<double> first;
+  for (unsigned const blocks : {0U, 1U, 7U}) {
+    auto const ctx = gpu.with_blocks(blocks);
+    device_array<double> const losses(samples);
+    device_array<double> const total(1);
+    device_array<head_statistics> const health(tokens.size());
+    value<per_sample>(ctx, loss, losses.view(samples),
+                      {.statistics = {health.data(), tokens.size()}});
+    // An upstream gradient keeps rows apart where one number is written, too.
+    device_array<float> const ones(std::vector<float>(samples, 1));
+    value(ctx, loss, total.scalar(), {.upstream = ones.view(samples)});
+    auto const got = losses.read();
+    double difference = 0;
+    for (std::size_t b = 0; b < samples; ++b) {
+      difference = std::max(difference, std::abs(got[b] - expected[b]));
+    }
+    CAPTURE(blocks);
+    CHECK(difference < 1e-6);
+    CHECK(std::abs(total.read()[0] - mean_loss) < 1e-6);
+    auto const statistics = health.read();
+    for (std::size_t k = 0; k < tokens.size(); ++k) {
+      CHECK(statistics[k].real.positive == Approx(positive[0][k]));
+      CHECK(statistics[k].fake.positive == Approx(positive[1][k]));
+      CHECK(statistics[k].fake.active == 1);
+    }
+    if (first.empty()) first = got;
+    CHECK(same_bits(got, first));
+  }
 }
 
 namespace {
@@ -424,17 +487,17 @@ struct call {
 TEST_CASE("a workspace that is missing, too small or not aligned is refused") {
   call const c;
   std::size_t const bytes = workspace_bytes(c.bound());
-  CHECK(bytes == 16 + 2 * 3 * 8);
+  CHECK(bytes == cuda::workspace_header + 2 * 3 * 8);
   device_context const good(bytes);
   CHECK(c.refusal(good()) == "written in spite of: no error");
   call const d;
   auto small = good();
   small.bytes = bytes - 1;
-  CHECK(d.refusal(small) == "cuda_context: workspace (expected at least 64 bytes, got 63)");
+  CHECK(d.refusal(small) == "cuda_context: workspace (expected at least 576 bytes, got 575)");
   auto missing = good();
   missing.workspace = nullptr;
   CHECK(d.refusal(missing) ==
-        "cuda_context: workspace (expected at least 64 bytes, got a null pointer)");
+        "cuda_context: workspace (expected at least 576 bytes, got a null pointer)");
   auto shifted = good();
   shifted.workspace = static_cast<unsigned char*>(shifted.workspace) + 8;
   CHECK(d.refusal(shifted) ==

@@ -19,6 +19,8 @@ static_assert(step_elements(2) % 64 == 0 && step_elements(8) % 64 == 0);
 
 // 32-bit plans: with the largest pass, below 4 KiB of kernel arguments.
 static_assert(sizeof(pass_plan<64>) == sizeof(std::uint32_t) * (65 + 3 * 64 + 2));
+// The ticket of a pass and those of its groups.
+static_assert(4 * (1 + max_groups + 64) <= 528);
 static_assert(sizeof(pass_plan<1>::index) == 8);
 
 /// Segments of a row cover it once, in order, at whole steps.
@@ -85,7 +87,16 @@ TEST_CASE("extents beyond 32 and up to 63 bits") {
       4, true);
   CHECK(many.tasks == most / 4 + 1);
   CHECK(many.entries == most);
-  CHECK(many.fits);
+  // As many entries of a group cannot be counted.
+  CHECK_FALSE(many.fits);
+  constexpr std::int64_t countable = max_groups * ((std::int64_t{1} << 32) - 4);
+  CHECK(make_plan<1>(
+            1,
+            [](int) {
+              return part_extent{countable, 1};
+            },
+            4, true)
+            .fits);
   // Of many parts only 2^32 pieces fit.
   constexpr std::int64_t limit = std::int64_t{1} << 32;
   CHECK(make_plan<64>(
@@ -113,7 +124,7 @@ TEST_CASE("extents beyond 32 and up to 63 bits") {
 
 TEST_CASE("parts of different extents lie one after the other") {
   std::vector<part_extent> const extents = {{20, 7}, {20, 2048}, {20, 2049}, {20, 20000}, {1, 5}};
-  auto const [plan, tasks, entries, fits] = make_plan<64>(
+  auto const [plan, tasks, entries, groups, fits] = make_plan<64>(
       5, [&](int part) { return extents[static_cast<std::size_t>(part)]; }, 4, true);
   // 20 rows are 5 tasks of 4; 20000 elements are 10 steps of 2048, four of which are a task where there
   // are 1000 of them.
@@ -126,5 +137,52 @@ TEST_CASE("parts of different extents lie one after the other") {
   CHECK(plan.segment_steps[3] == 4);
   CHECK(tasks == 111);
   CHECK(entries == 141);
+  // Few entries are added up at once, when all tasks have ended.
+  CHECK(plan.group == 0);
+  CHECK(plan.ends == 111);
+  CHECK(groups == 0);
   CHECK(fits);
+}
+
+TEST_CASE("entries are cut into groups that no two parts share") {
+  CHECK(group_size(0) == 0);
+  CHECK(group_size(ungrouped_entries) == 0);
+  CHECK(group_size(ungrouped_entries + 1) == group_entries);
+  CHECK(group_size(max_groups * group_entries) == group_entries);
+  // A block's rows are in one group.
+  CHECK(group_size(max_groups * group_entries + 1) == group_entries + 4);
+  for (std::int64_t const rows : {9, 64, 65, 1000, 123457}) {
+    for (int const parts : {1, 2, 7, 64}) {
+      auto const cut = make_plan<64>(
+          parts, [&](int part) { return part_extent{rows, 1 + part % 3 * 3000}; }, 4, true);
+      auto const& plan = cut.plan;
+      CAPTURE(rows, parts, cut.entries, plan.group);
+      if (plan.group == 0) {
+        CHECK(cut.entries <= ungrouped_entries);
+        CHECK(plan.ends == cut.tasks);
+        CHECK(cut.groups == 0);
+        continue;
+      }
+      std::int64_t next = 0;
+      std::int64_t ends = 0;
+      bool good = plan.group % warps == 0;
+      for (int part = 0; part < parts; ++part) {
+        std::int64_t const count = rows * row_entries(plan.segments[part]);
+        std::int64_t const first = first_group(plan.first_entry[part], part, plan.group);
+        good = good && first >= next;
+        next = first + quotient(count, plan.group);
+        ends += quotient(count, plan.group);
+      }
+      CHECK(good);
+      CHECK(next <= cut.groups);
+      CHECK(cut.groups <= max_groups + parts);
+      CHECK(plan.ends == ends);
+    }
+  }
+}
+
+TEST_CASE("a segment's row, beyond 32 bits too") {
+  CHECK(row_of_segment(std::int64_t{1} << 40, 1) == std::int64_t{1} << 40);
+  CHECK(row_of_segment(3071, 1024) == 2);
+  CHECK(row_of_segment(0, 2) == 0);
 }

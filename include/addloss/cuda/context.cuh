@@ -23,8 +23,8 @@ namespace addloss {
 ///
 /// `workspace`: memory of the GPU, `bytes` long, at an address divisible by 16: as much as
 /// workspace_bytes says (cuda/executor.cuh); none is needed by what sums nothing (add_noise, ...).
-/// Its first 16 bytes must be 0 before the first call; zero_workspace does that, once, and every call
-/// leaves them so. Calls on one stream may share it, calls that may overlap may not.
+/// Its first `workspace_header` bytes must be 0 before the first call; zero_workspace does that, once,
+/// and every call leaves them so. Calls on one stream may share it, calls that may overlap may not.
 struct cuda_context {
   using space = device_space;
   cudaStream_t stream = nullptr;
@@ -47,8 +47,9 @@ class cuda_error : public error {
 namespace cuda {
 
 inline constexpr std::size_t workspace_alignment = 16;
-/// The ticket, and room up to the first entry.
-inline constexpr std::size_t workspace_header = 16;
+/// Tickets, for all of a pass and for each of its groups (cuda/plan.hpp), and room up to an address
+/// divisible by 16.
+inline constexpr std::size_t workspace_header = 528;
 
 /// Raises cuda_error unless `code` is success.
 inline void check(char const* call, cudaError_t code) {

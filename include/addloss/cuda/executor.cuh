@@ -44,8 +44,8 @@ template <class Pass>
 std::size_t pass_bytes(planned<Pass::max_parts> const& plan) {
   using types = pass_types<Pass>;
   if constexpr (!types::finishes) return 0;
-  return workspace_header +
-         static_cast<std::size_t>(plan.entries) * types::entry_size * sizeof(double);
+  return workspace_header + static_cast<std::size_t>(plan.entries + plan.groups) *
+                                types::entry_size * sizeof(double);
 }
 
 /// Calls `run<Generated>()` for the noise of `pass`, if it has any that may be stored or generated.
@@ -97,19 +97,21 @@ void check_workspace(cuda_context const& ctx, planned<Pass::max_parts> const& pl
 template <bool Generated, class Pass>
 void launch(cuda_context const& ctx, Pass const& pass, planned<Pass::max_parts> const& plan) {
   using types = pass_types<Pass>;
-  static_assert(sizeof(Pass) + sizeof(typename types::plan) + 24 <= 4096,
+  static_assert(sizeof(Pass) + sizeof(typename types::plan) + sizeof(std::int64_t) +
+                        sizeof(workspace_parts) <=
+                    4096,
                 "addloss: a kernel has 4 KiB of arguments");
   cudaLaunchConfig_t const config = launch_config(ctx, plan.tasks, threads);
-  unsigned* ticket = nullptr;
-  double* entries = nullptr;
+  workspace_parts memory;
   if constexpr (types::finishes) {
-    ticket = static_cast<unsigned*>(ctx.workspace);
-    entries =
+    memory.tickets = static_cast<unsigned*>(ctx.workspace);
+    memory.entries =
         reinterpret_cast<double*>(static_cast<unsigned char*>(ctx.workspace) + workspace_header);
+    memory.groups = memory.entries + plan.entries * types::entry_size;
   }
   // Its status is this launch's own: cudaGetLastError would report and clear other calls' errors.
   check("launch", cudaLaunchKernelEx(&config, run_pass<Pass, Generated>, pass, plan.plan,
-                                     plan.tasks, ticket, entries));
+                                     plan.tasks, memory));
 }
 
 }  // namespace cuda

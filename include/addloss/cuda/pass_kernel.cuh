@@ -9,10 +9,11 @@
 /// meet at the end of a task only. What that reaches: benchmarks/NOTES.md.
 ///
 /// The finish is done by the block that ends last, which an integer ticket in the workspace finds out;
-/// the ticket wraps around to 0. It is short of time, not of work: each read waits for the L2 cache,
-/// so a thread reads a slab of `slab_entries` numbers at once and adds them pairwise, neighbours
-/// first, in double. Slabs of the entries of a row, slabs of their sums likewise until one is left,
-/// then the rows of a part: an order that the extents fix.
+/// the ticket wraps around to 0. It is short of time, not of work: all other multiprocessors wait
+/// for it. So the losses of rows are weighted where they are summed, all parts are added up side by
+/// side, and what few threads would take long to read comes from groups (plan.hpp), each of which the
+/// last of its own blocks has added up. An order that the extents fix: of the entries of a group, or
+/// of a part, a thread of its team takes every `team`-th, then the team adds up, in double.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +28,18 @@
 
 namespace addloss::cuda {
 
-inline constexpr int slab_entries = 8;
+/// What a pass has in the workspace of a context; null where nothing is to be finished.
+struct workspace_parts {
+  unsigned* tickets = nullptr;  ///< that of the pass, then those of groups
+  double* entries = nullptr;
+  double* groups = nullptr;  ///< sums of entries
+};
+
+/// Entries of a part, in rows of so many segments.
+ADDLOSS_HOST_DEVICE constexpr std::int64_t entries_of_part(part_extent extent,
+                                                           std::int64_t segments) {
+  return extent.rows * row_entries(segments);
+}
 
 /// An operand that is stored or generated, as the call says.
 template <class Operand>
@@ -106,15 +118,14 @@ struct pass_types {
 };
 
 /// Runs `runner` on a row of each operand; `Generated`: of the noise that may be stored, too.
-template <class Pass, bool Generated, unsigned Index = 0, class... Rows>
+template <class Pass, bool Generated, unsigned Index = 0, class MakeElement, class... Rows>
 __device__ auto run_operands(Pass const& pass, typename pass_types<Pass>::runner const& runner,
-                             int part, std::int64_t row, addloss::detail::piece const& elements,
-                             int warp, int team, Rows const&... rows) {
+                             MakeElement const& make_element, int part, std::int64_t row,
+                             addloss::detail::piece const& elements, int warp, int team,
+                             Rows const&... rows) {
   using types = pass_types<Pass>;
   if constexpr (Index == types::operands) {
-    return runner.run(
-        pass.extent(part).row_size, elements, warp, team, [&] { return pass.row(part, row); },
-        rows...);
+    return runner.run(pass.extent(part).row_size, elements, warp, team, make_element, rows...);
   } else {
     auto const operand = pass.template operand<static_cast<int>(Index)>(part, row);
     auto const row_of_operand = [&] {
@@ -126,8 +137,8 @@ __device__ auto run_operands(Pass const& pass, typename pass_types<Pass>::runner
         return cuda::row_of(operand.rows, row);
       }
     }();
-    return run_operands<Pass, Generated, Index + 1>(pass, runner, part, row, elements, warp, team,
-                                                    rows..., row_of_operand);
+    return run_operands<Pass, Generated, Index + 1>(pass, runner, make_element, part, row, elements,
+                                                    warp, team, rows..., row_of_operand);
   }
 }
 
@@ -148,123 +159,121 @@ __device__ typename pass_types<Pass>::runner runner_of(Pass const& pass, int par
   return result;
 }
 
-/// Adds numbers that lie `stride` apart, at most slab_entries of them: pairwise, neighbours first.
-__device__ inline double slab_sum(double const* numbers, std::int64_t stride, std::int64_t count) {
-  if (count == 1) return numbers[0];
-  double number[slab_entries];
+/// The entries of a workspace, or the sums of their groups: `Size` doubles each.
+template <unsigned Size>
+struct entry_sums {
+  double sum[Size] = {};
+
+  /// Entries `member`, `member` + `team`, ... of `count`.
+  __device__ void add_entries(double const* entries, std::int64_t count, int member, int team) {
+#pragma unroll 4
+    for (std::int64_t i = member; i < count; i += team) {
 #pragma unroll
-  for (int i = 0; i < slab_entries; ++i) number[i] = i < count ? numbers[i * stride] : 0.0;
-  return pairwise_sum(number);
+      for (unsigned t = 0; t < Size; ++t) {
+        sum[t] = add(sum[t], entries[i * static_cast<std::int64_t>(Size) + t]);
+      }
+    }
+  }
+  /// Adds up what the threads of each team have, in its first thread: the lanes of a warp neighbours
+  /// first, then its warps in order. `team`: a power of two. All threads call it.
+  __device__ void add_team(int team) {
+    __shared__ double of_warp[warps][Size];
+#pragma unroll 1
+    for (int distance = 1; distance < team && distance < warp_size; distance *= 2) {
+#pragma unroll
+      for (unsigned t = 0; t < Size; ++t) {
+        sum[t] = add(sum[t], __shfl_xor_sync(every_lane, sum[t], distance));
+      }
+    }
+    if (team <= warp_size) return;
+    int const warp = static_cast<int>(threadIdx.x) / warp_size;
+    if (threadIdx.x % warp_size == 0) {
+#pragma unroll
+      for (unsigned t = 0; t < Size; ++t) of_warp[warp][t] = sum[t];
+    }
+    __syncthreads();
+    if (static_cast<int>(threadIdx.x) % team == 0) {
+#pragma unroll 1
+      for (int next = 1; next < team / warp_size; ++next) {
+#pragma unroll
+        for (unsigned t = 0; t < Size; ++t) sum[t] = add(sum[t], of_warp[warp + next][t]);
+      }
+    }
+  }
+};
+
+/// Threads of a block for each of `count` sums: a power of two, at least 2 where there are at most 64.
+__device__ inline int team_of(std::int64_t count) {
+  int team = threads;
+  while (team > 1 && team * count > threads) team /= 2;
+  return team;
 }
 
-/// What the last block does: entries into rows, rows into parts, parts into the results. A sum of a
-/// slab is the work of one thread; threads take turns, across parts.
+/// Writes the losses of samples, the parts of each in order.
+template <class Pass>
+__device__ void write_samples(Pass const& pass, typename pass_types<Pass>::plan const& plan,
+                              double const* entries) {
+  constexpr std::int64_t size = pass_types<Pass>::entry_size;
+  // Parts have as many rows each. A team is in one warp.
+  std::int64_t const rows = pass.extent(0).rows;
+  int const team = addloss::detail::at_most(team_of(rows), warp_size);
+  int const member = static_cast<int>(threadIdx.x) % team;
+  std::int64_t row = static_cast<int>(threadIdx.x) / team;
+  // As often in every lane.
+#pragma unroll 1
+  for (std::int64_t first = 0; first < rows; first += threads / team, row += threads / team) {
+#pragma unroll 1
+    for (int part = 0; part < pass.parts(); ++part) {
+      std::int64_t const count = row_entries(static_cast<std::int64_t>(plan.segments[part]));
+      double const* const entry =
+          entries +
+          (static_cast<std::int64_t>(plan.first_entry[part]) + row * count) * size + size - 1;
+      double value = 0;
+#pragma unroll 4
+      for (std::int64_t i = member; i < count; i += team) {
+        if (row < rows) value = add(value, entry[i * size]);
+      }
+      for (int distance = 1; distance < team; distance *= 2) {
+        value = add(value, __shfl_xor_sync(every_lane, value, distance));
+      }
+      if (row < rows && member == 0) pass.write_sample(part, row, value);
+    }
+  }
+}
+
+/// What the last block does: entries, or groups of them, into parts, parts into the results.
 template <class Pass>
 __device__ void finish_pass(Pass const& pass, typename pass_types<Pass>::plan const& plan,
-                            double* entries) {
-  using types = pass_types<Pass>;
-  constexpr int size = types::entry_size;
-  constexpr int totals = Pass::total_count;
+                            double const* entries, double const* groups) {
+  constexpr unsigned size = pass_types<Pass>::entry_size;
+  constexpr unsigned totals = Pass::total_count;
   __shared__ double part_values[Pass::max_parts];
   __shared__ double part_bad[Pass::max_parts];
+  if (pass.writes_samples()) write_samples(pass, plan, entries);
   int const parts = pass.parts();
-  auto const entries_of_row = [&](int part) {
-    return row_entries(static_cast<std::int64_t>(plan.segments[part]));
-  };
-  auto const entry_of = [&](int part, std::int64_t row) {
-    return entries +
-           (static_cast<std::int64_t>(plan.first_entry[part]) + row * entries_of_row(part)) * size;
-  };
-
-  // Slabs of entries into the first of each; then slabs of those first ones, until a row has no more
-  // than a slab.
-  int apart = 1;
-#pragma unroll 1
-  for (; static_cast<int>(plan.most_segments) > apart * slab_entries; apart *= slab_entries) {
-    int const slab = apart * slab_entries;
-    int next = static_cast<int>(threadIdx.x);
-#pragma unroll 1
-    for (int part = 0; part < parts; ++part) {
-      // At most max_segments in all rows, where a row has more than one.
-      auto const segments = static_cast<int>(entries_of_row(part));
-      if (segments <= slab_entries) continue;
-      int const slabs = (segments + slab - 1) / slab;
-      int const sums = static_cast<int>(pass.extent(part).rows) * slabs * totals;
-#pragma unroll 1
-      for (; next < sums; next += threads) {
-        int const first = next / totals % slabs * slab;
-        double* const place = entry_of(part, next / totals / slabs) + first * size + next % totals;
-        *place = slab_sum(place, apart * size, (segments - first + apart - 1) / apart);
-      }
-      next -= sums;
-    }
-    __syncthreads();
-  }
-
-  // The last slab of each row, and its loss. Where the losses of samples are written, one thread adds
-  // the parts of a sample, in order.
-  bool const in_order = pass.writes_samples();
-  std::int64_t next_row = threadIdx.x;
-#pragma unroll 1
-  for (int part = 0; part < parts; ++part) {
-    std::int64_t const rows = pass.extent(part).rows;
-    auto const segments = static_cast<int>(entries_of_row(part));
-    int const stride = segments > slab_entries ? apart : 1;
-#pragma unroll 1
-    for (; next_row < rows; next_row += threads) {
-      double* const entry = entry_of(part, next_row);
-      double sums[totals];
-#pragma unroll
-      for (int t = 0; t < totals; ++t) {
-        sums[t] = slab_sum(entry + t, stride * size, (segments + stride - 1) / stride);
-      }
-      entry[totals] = pass.finish_row(part, next_row, sums);
-#pragma unroll
-      for (int t = 0; t < totals; ++t) entry[t] = sums[t];
-    }
-    next_row = in_order ? threadIdx.x : next_row - rows;
-  }
-  __syncthreads();
-
-  // Rows likewise.
-  std::int64_t rows_apart = 1;
-#pragma unroll 1
-  for (; plan.most_rows > rows_apart * slab_entries; rows_apart *= slab_entries) {
-    std::int64_t const slab = rows_apart * slab_entries;
-    std::int64_t next = threadIdx.x;
-#pragma unroll 1
-    for (int part = 0; part < parts; ++part) {
-      std::int64_t const rows = pass.extent(part).rows;
-      if (rows <= slab_entries) continue;
-      std::int64_t const sums = (rows + slab - 1) / slab * size;
-#pragma unroll 1
-      for (; next < sums; next += threads) {
-        std::int64_t const first = next / size * slab;
-        double* const place = entry_of(part, first) + next % size;
-        *place = slab_sum(place, rows_apart * entries_of_row(part) * size,
-                          (rows - first + rows_apart - 1) / rows_apart);
-      }
-      next -= sums;
-    }
-    __syncthreads();
-  }
-
-  // The last slab of each part.
-  int const part = static_cast<int>(threadIdx.x);
-  double sums[size];
+  int const team = team_of(parts);
+  int const part = static_cast<int>(threadIdx.x) / team;
+  int const member = static_cast<int>(threadIdx.x) % team;
+  entry_sums<size> all;
   if (part < parts) {
-    std::int64_t const rows = pass.extent(part).rows;
-    std::int64_t const stride = rows > slab_entries ? rows_apart : 1;
-#pragma unroll
-    for (int t = 0; t < size; ++t) {
-      sums[t] = slab_sum(entry_of(part, 0) + t, stride * entries_of_row(part) * size,
-                         (rows + stride - 1) / stride);
+    auto const first = static_cast<std::int64_t>(plan.first_entry[part]);
+    auto const group = static_cast<std::int64_t>(plan.group);
+    std::int64_t const count = entries_of_part(pass.extent(part), plan.segments[part]);
+    if (group == 0) {
+      all.add_entries(entries + first * size, count, member, team);
+    } else {
+      all.add_entries(groups + first_group(first, part, group) * size, quotient(count, group),
+                      member, team);
     }
-    part_values[part] = sums[totals];
-    part_bad[part] = sums[totals - 1];
+  }
+  all.add_team(team);
+  bool const leads = part < parts && member == 0;
+  if (leads) {
+    part_values[part] = all.sum[totals];
+    part_bad[part] = all.sum[totals - 1];
   }
   __syncthreads();
-  if (part < parts) pass.finish_part(part, sums);
+  if (leads) pass.finish_part(part, all.sum);
   if (threadIdx.x == threads - 1) {
     double value = 0;
     double bad = 0;
@@ -276,29 +285,64 @@ __device__ void finish_pass(Pass const& pass, typename pass_types<Pass>::plan co
   }
 }
 
-/// True for the block that takes the last of `blocks` tickets, which are then 0 again: all that other
-/// blocks wrote before they took theirs can be read. One thread stands for a block, between barriers.
-__device__ inline bool takes_last_ticket(unsigned* ticket, unsigned blocks) {
-  unsigned before;
-  asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;"
-               : "=r"(before)
-               : "l"(ticket), "r"(blocks - 1)
-               : "memory");
-  return before == blocks - 1;
+/// True for the last of `count` blocks that take a ticket, which is then 0 again: all that other blocks
+/// wrote before they took theirs can be read. One thread stands for a block, between barriers.
+__device__ inline bool takes_last_ticket(unsigned* ticket, unsigned count) {
+  __shared__ bool is_last;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    unsigned before;
+    asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;"
+                 : "=r"(before)
+                 : "l"(ticket), "r"(count - 1)
+                 : "memory");
+    is_last = before == count - 1;
+  }
+  __syncthreads();
+  return is_last;
 }
 
-/// `workspace`: see cuda_context; null where nothing is to be finished.
+/// The entries of a task are written: adds up its group, if that is whole now. True where the group
+/// is, or there are none.
+template <class Pass>
+__device__ bool end_task(Pass const& pass, typename pass_types<Pass>::plan const& plan, int part,
+                         std::int64_t index, unsigned* tickets, double const* entries,
+                         double* groups) {
+  constexpr unsigned size = pass_types<Pass>::entry_size;
+  auto const each = static_cast<std::int64_t>(plan.group);
+  if (each == 0) return true;
+  bool const alone = plan.segments[part] == 0;
+  auto const before = static_cast<std::int64_t>(plan.first_entry[part]);
+  std::int64_t const group = (alone ? index * warps : index) / each;
+  std::int64_t const first = group * each;
+  std::int64_t const count = addloss::detail::at_most(
+      each, entries_of_part(pass.extent(part), plan.segments[part]) - first);
+  std::int64_t const place = first_group(before, part, each) + group;
+  if (!takes_last_ticket(tickets + place,
+                         static_cast<unsigned>(alone ? quotient(count, warps) : count))) {
+    return false;
+  }
+  entry_sums<size> all;
+  all.add_entries(entries + (before + first) * size, count, static_cast<int>(threadIdx.x), threads);
+  all.add_team(threads);
+  if (threadIdx.x == 0) {
+#pragma unroll
+    for (unsigned t = 0; t < size; ++t) groups[place * size + t] = all.sum[t];
+  }
+  return true;
+}
+
 template <class Pass, bool Generated>
 __global__ void __launch_bounds__(threads, pass_types<Pass>::resident_blocks(Generated))
     run_pass(__grid_constant__ Pass const pass,
              __grid_constant__ typename pass_types<Pass>::plan const plan, std::int64_t tasks,
-             unsigned* ticket, double* entries) {
+             workspace_parts const memory) {
   using types = pass_types<Pass>;
   using totals = typename types::runner::totals;
   constexpr unsigned total_count = Pass::total_count;
   constexpr unsigned size = types::entry_size;
   __shared__ double warp_totals[warps][total_count];
-  __shared__ bool is_last;
+  __shared__ double row_weights[warps];
   int const lane = static_cast<int>(threadIdx.x) % warp_size;
   int const warp = static_cast<int>(threadIdx.x) / warp_size;
   for (std::int64_t task = blockIdx.x; task < tasks; task += gridDim.x) {
@@ -312,23 +356,33 @@ __global__ void __launch_bounds__(threads, pass_types<Pass>::resident_blocks(Gen
     part_extent const extent = pass.extent(part);
     // A row a warp, or a segment of a row for all of them.
     bool const alone = segments == 0;
-    std::int64_t const row = alone ? index * warps + warp : index / segments;
+    std::int64_t const row = alone ? index * warps + warp : row_of_segment(index, segments);
     if (row < extent.rows) {
       addloss::detail::piece const piece =
           alone ? addloss::detail::piece{0, extent.row_size}
                 : segment_elements(extent.row_size, types::packet,
                                    static_cast<std::int64_t>(plan.segment_steps[part]),
                                    index - row * segments);
-      totals const sums = run_operands<Pass, Generated>(pass, runner_of(pass, part, row), part, row,
-                                                        piece, alone ? 0 : warp, alone ? 1 : warps);
+      auto const make_element = [&] {
+        // In shared memory: in registers it would stay all the while.
+        if constexpr (types::finishes) {
+          if (lane == 0) row_weights[warp] = pass.row_weight(part, row);
+        }
+        return pass.row(part, row);
+      };
+      totals const sums =
+          run_operands<Pass, Generated>(pass, runner_of(pass, part, row), make_element, part, row,
+                                        piece, alone ? 0 : warp, alone ? 1 : warps);
       if constexpr (types::finishes) {
-        double* const entry =
-            entries + (static_cast<std::int64_t>(plan.first_entry[part]) + (alone ? row : index)) *
-                          static_cast<std::int64_t>(size);
+        double* const entry = memory.entries +
+                              (static_cast<std::int64_t>(plan.first_entry[part]) +
+                               (alone ? row : index)) *
+                                  static_cast<std::int64_t>(size);
         if (lane == 0) {
           double* const to = alone ? entry : warp_totals[warp];
 #pragma unroll
           for (unsigned t = 0; t < total_count; ++t) to[t] = sums.value[t];
+          if (alone) entry[total_count] = row_weights[warp] * sums.value[0];
         }
         if (!alone) {
           __syncthreads();
@@ -336,19 +390,19 @@ __global__ void __launch_bounds__(threads, pass_types<Pass>::resident_blocks(Gen
             double number[warps];
 #pragma unroll
             for (int w = 0; w < warps; ++w) number[w] = warp_totals[w][threadIdx.x];
-            entry[threadIdx.x] = pairwise_sum(number);
+            double const total = pairwise_sum(number);
+            entry[threadIdx.x] = total;
+            if (threadIdx.x == 0) entry[total_count] = row_weights[0] * total;
           }
-          // Shared memory is written again.
-          if (task + gridDim.x < tasks) __syncthreads();
         }
       }
     }
-  }
-  if constexpr (types::finishes) {
-    __syncthreads();
-    if (threadIdx.x == 0) is_last = takes_last_ticket(ticket, gridDim.x);
-    __syncthreads();
-    if (is_last) finish_pass(pass, plan, entries);
+    if constexpr (types::finishes) {
+      if (end_task(pass, plan, part, index, memory.tickets + 1, memory.entries, memory.groups) &&
+          takes_last_ticket(memory.tickets, static_cast<unsigned>(plan.ends))) {
+        finish_pass(pass, plan, memory.entries, memory.groups);
+      }
+    }
   }
 }
 

@@ -6,7 +6,9 @@
 /// segment, shared by all warps of the block. A *step* is what a warp reads at once: four packets of
 /// 16 bytes or more a thread.
 /// Each row of short parts and each segment of long ones leaves one *entry* in the workspace: its
-/// totals. Both numbers depend on the extents and the element types alone, never on the launch.
+/// totals. Where there are many, the entries of a part are cut into *groups*, each of which is added
+/// up as soon as it is whole, while others are still on their way. All these numbers depend on the
+/// extents and the element types alone, never on the launch.
 #pragma once
 
 #include <cstdint>
@@ -25,8 +27,14 @@ inline constexpr int threads = warps * warp_size;
 /// Steps of a row up to which one warp takes it alone.
 inline constexpr std::int64_t warp_row_steps = 4;
 /// Entries that long rows may leave, but for one a row. Enough tasks to keep every multiprocessor
-/// busy to the end; few enough for one block to add them up in a few microseconds.
+/// busy to the end.
 inline constexpr std::int64_t max_segments = 3072;
+/// Entries up to which one block adds them all up: for more, it would take longer than groups do.
+inline constexpr std::int64_t ungrouped_entries = 512;
+/// Entries of a group, at least.
+inline constexpr std::int64_t group_entries = 64;
+/// Groups, but for one a part.
+inline constexpr std::int64_t max_groups = 64;
 /// Steps of a thread block up to which a task grows while there are more than `few_tasks` of them: a
 /// task of one step waits longer than it works.
 inline constexpr std::int64_t task_steps = 4;
@@ -45,7 +53,7 @@ ADDLOSS_HOST_DEVICE constexpr std::int64_t step_elements(int packet) {
 }
 
 /// a / b, rounded up.
-constexpr std::int64_t quotient(std::int64_t a, std::int64_t b) {
+ADDLOSS_HOST_DEVICE constexpr std::int64_t quotient(std::int64_t a, std::int64_t b) {
   return a / b + (a % b != 0 ? 1 : 0);
 }
 
@@ -78,6 +86,14 @@ ADDLOSS_HOST_DEVICE constexpr std::int64_t row_entries(std::int64_t segments) {
   return segments == 0 ? 1 : segments;
 }
 
+/// The row of segment `index` of a part. Rows of several segments leave few: 32 bits are divided
+/// sooner.
+ADDLOSS_HOST_DEVICE constexpr std::int64_t row_of_segment(std::int64_t index,
+                                                          std::int64_t segments) {
+  return segments == 1 ? index
+                       : static_cast<std::uint32_t>(index) / static_cast<std::uint32_t>(segments);
+}
+
 /// Elements [first, last) of segment `index` of a row, of `steps` steps.
 ADDLOSS_HOST_DEVICE constexpr detail::piece segment_elements(std::int64_t row_size, int packet,
                                                              std::int64_t steps,
@@ -86,6 +102,22 @@ ADDLOSS_HOST_DEVICE constexpr detail::piece segment_elements(std::int64_t row_si
   std::int64_t const first = index * size;
   // The last segment may be shorter, and would end beyond 63 bits.
   return {first, row_size - first < size ? row_size : first + size};
+}
+
+/// Entries of a group; 0: there are no groups. Rows that a block takes together are in one group.
+constexpr std::int64_t group_size(std::int64_t entries) {
+  if (entries <= ungrouped_entries) return 0;
+  std::int64_t const least = quotient(quotient(entries, max_groups), warps) * warps;
+  return least < group_entries ? group_entries : least;
+}
+/// The first group of a part, of which those before have `entries`: no two parts share one.
+ADDLOSS_HOST_DEVICE constexpr std::int64_t first_group(std::int64_t entries, int part,
+                                                       std::int64_t size) {
+  return entries / size + part;
+}
+/// Groups of all parts, at most.
+constexpr std::int64_t group_bound(std::int64_t entries, int parts, std::int64_t size) {
+  return size == 0 ? 0 : first_group(entries, parts, size);
 }
 
 /// The cut of a whole pass, as a kernel reads it. 32-bit numbers where there are many parts keep
@@ -100,9 +132,11 @@ struct pass_plan {
   index first_entry[MaxParts];
   index segments[MaxParts];
   index segment_steps[MaxParts];
-  index most_rows;  ///< of a part
-  index most_segments;  ///< of a row
+  index group;  ///< entries of a group, or 0
+  index ends;  ///< what must end before all is added up: groups, or tasks where there are none
 };
+
+inline constexpr std::int64_t max_ends = 0xffffffff;
 
 /// A plan and its totals; `fits`: the numbers fit the plan's type.
 template <unsigned MaxParts>
@@ -110,6 +144,7 @@ struct planned {
   pass_plan<MaxParts> plan{};
   std::int64_t tasks = 0;
   std::int64_t entries = 0;
+  std::int64_t groups = 0;
   bool fits = true;
 };
 
@@ -117,7 +152,6 @@ struct planned {
 template <unsigned MaxParts, class Extent>
 constexpr planned<MaxParts> make_plan(int parts, Extent const& extent, int packet, bool sums) {
   using index = typename pass_plan<MaxParts>::index;
-  auto const larger = [](index a, index b) { return a < b ? b : a; };
   planned<MaxParts> result;
   for (int part = 0; part < parts; ++part) {
     part_extent const size = extent(part);
@@ -126,14 +160,26 @@ constexpr planned<MaxParts> make_plan(int parts, Extent const& extent, int packe
     result.plan.first_entry[part] = static_cast<index>(result.entries);
     result.plan.segments[part] = static_cast<index>(segments);
     result.plan.segment_steps[part] = static_cast<index>(segment_steps(size, parts, packet));
-    result.plan.most_rows = larger(result.plan.most_rows, static_cast<index>(size.rows));
-    result.plan.most_segments = larger(result.plan.most_segments, static_cast<index>(segments));
     result.tasks += part_tasks(size, segments);
     if (sums) result.entries += size.rows * row_entries(segments);
   }
   result.plan.first_task[parts] = static_cast<index>(result.tasks);
+  std::int64_t const group = group_size(result.entries);
+  std::int64_t ends = result.tasks;
+  if (group != 0) {
+    ends = 0;
+    for (int part = 0; part < parts; ++part) {
+      std::int64_t const next = part + 1 < parts ? result.plan.first_entry[part + 1] : result.entries;
+      ends += quotient(next - result.plan.first_entry[part], group);
+    }
+  }
+  result.groups = group_bound(result.entries, parts, group);
+  result.plan.group = static_cast<index>(group);
+  result.plan.ends = static_cast<index>(ends);
+  // Of what ends together, 32 bits count.
   result.fits = result.tasks <= pass_plan<MaxParts>::max_index &&
-                result.entries <= pass_plan<MaxParts>::max_index;
+                result.entries <= pass_plan<MaxParts>::max_index &&
+                (!sums || (group <= max_ends && ends <= max_ends));
   return result;
 }
 

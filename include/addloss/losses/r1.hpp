@@ -15,6 +15,7 @@
 /// lazy interval: Karras et al., StyleGAN2, 2020, section 3.1.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <span>
 
@@ -71,6 +72,7 @@ struct r1_pass {
 
   int heads;
   std::int64_t samples;
+  bool collapsed;  ///< a part is one row of all its gradients: no sample needs a sum of its own
   number gamma = 1;
   double factor;  ///< also of the interval
   std::int64_t sizes[max_heads];
@@ -83,7 +85,7 @@ struct r1_pass {
   [[nodiscard]] ADDLOSS_HOST_DEVICE double weight() const { return gamma.get() * factor; }
   [[nodiscard]] ADDLOSS_HOST_DEVICE int parts() const { return heads; }
   [[nodiscard]] ADDLOSS_HOST_DEVICE part_extent extent(int part) const {
-    return {samples, sizes[part]};
+    return collapsed ? part_extent{1, samples * sizes[part]} : part_extent{samples, sizes[part]};
   }
   template <int>
   [[nodiscard]] ADDLOSS_HOST_DEVICE stored<T> operand(int part, std::int64_t /*row*/) const {
@@ -94,7 +96,8 @@ struct r1_pass {
     return cotangent[part];
   }
   [[nodiscard]] ADDLOSS_HOST_DEVICE auto row(int /*part*/, std::int64_t row) const {
-    return square_row<A>{static_cast<A>(2 * weight() * writer.factor * upstream.at(row))};
+    double const scale = collapsed ? upstream.of_all() : upstream.at(row);
+    return square_row<A>{static_cast<A>(2 * weight() * writer.factor * scale)};
   }
   [[nodiscard]] ADDLOSS_HOST_DEVICE double row_weight(int /*part*/, std::int64_t /*row*/) const {
     return weight();
@@ -140,6 +143,7 @@ struct bound_r1 {
     detail::r1_pass<arithmetic, T, Out> result{};
     result.heads = heads;
     result.samples = features[0].count;
+    result.collapsed = !std::same_as<Reduction, per_sample> && settings.upstream.absent();
     result.gamma = gamma;
     result.factor = factor * interval;
     for (int head = 0; head < result.heads; ++head) {
@@ -148,10 +152,12 @@ struct bound_r1 {
       detail::check_batch(function, name, features[k], result.samples);
       result.sizes[head] = features[k].row_size;
       result.gradient[head] = detail::stored_rows(features[k]);
+      result.collapsed = result.collapsed && features[k].contiguous();
       if (!cotangent.features.empty()) {
         result.cotangent[head] =
             detail::check_gradient(function, detail::argument_name("cotangents", head),
                                    cotangent.features[k], name, features[k], cotangent.accumulate);
+        result.collapsed = result.collapsed && cotangent.features[k].contiguous();
       }
     }
     result.writer =

@@ -20,7 +20,8 @@
 ///                          result: element_result<V, sum_count, output_count, tally_count>
 ///   row_weight(part, row) -> double   times sum 0 of the row: the row's weighted loss
 ///   writes_samples()            whether the losses of samples are written, by
-///   write_sample(part, row, value)    once for each row: its weighted loss, part 0 of a row first
+///   write_sample(part, row, value)    once for each row: its weighted loss, the parts of a row in
+///                               order; then parts have as many rows each
 ///   finish_part(part, double const* totals)   once, the totals over all rows: the sums, the
 ///                               tallies, the number of non-finite elements
 ///   finish(value, bad)          once: the weighted losses of all rows and the numbers of non-finite
