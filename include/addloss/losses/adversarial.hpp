@@ -207,8 +207,7 @@ struct adversarial_pass {
 
   Loss loss;
   int heads;
-  std::int64_t samples;
-  bool collapsed;  ///< a part is one row of all its logits: no sample needs a sum of its own
+  head_batch batch;
   std::int64_t tokens[max_heads];
   side part_side[max_parts];
   gradient_scale<A> upstream;
@@ -217,8 +216,7 @@ struct adversarial_pass {
 
   [[nodiscard]] ADDLOSS_HOST_DEVICE int parts() const { return sides * heads; }
   [[nodiscard]] ADDLOSS_HOST_DEVICE part_extent extent(int part) const {
-    std::int64_t const row = tokens[part / sides];
-    return collapsed ? part_extent{1, samples * row} : part_extent{samples, row};
+    return batch.extent(tokens[part / sides]);
   }
   template <int>
   [[nodiscard]] ADDLOSS_HOST_DEVICE stored<T> operand(int part, std::int64_t /*row*/) const {
@@ -233,8 +231,7 @@ struct adversarial_pass {
     return Tokens::factor(tokens[part / sides]) * Heads::factor(heads);
   }
   [[nodiscard]] ADDLOSS_HOST_DEVICE auto row(int part, std::int64_t row) const {
-    double const weight =
-        writer.factor * factor(part) * (collapsed ? upstream.of_all() : upstream.at(row));
+    double const weight = writer.factor * factor(part) * batch.scale(upstream, row);
     // The real side of a discriminator is the even part of a head.
     return logit_row<A, Loss, Generator>{loss, A(part % sides == 0 ? 1 : -1),
                                          static_cast<A>(weight)};
@@ -249,7 +246,7 @@ struct adversarial_pass {
   ADDLOSS_HOST_DEVICE void finish_part(int part, double const* totals) const {
     if (statistics == nullptr) return;
     int const head = part / sides;
-    auto const size = static_cast<double>(samples * tokens[head]);
+    auto const size = static_cast<double>(batch.samples * tokens[head]);
     logit_statistics const result{totals[1] / size, totals[2] / size, totals[3] / size,
                                   static_cast<std::int64_t>(totals[total_count - 1])};
     if (Generator || part % sides == 1) {
@@ -291,8 +288,7 @@ struct bound_adversarial {
       detail::check_same_heads(function, "statistics", settings.statistics.size(), fake.size());
     }
     result.loss = loss;
-    result.samples = fake[0].count;
-    result.collapsed = !std::same_as<Reduction, per_sample> && settings.upstream.absent();
+    result.batch = detail::make_head_batch<Reduction>(fake[0].count, settings.upstream);
     for (int head = 0; head < result.heads; ++head) {
       auto const k = static_cast<std::size_t>(head);
       result.tokens[head] = fake[k].row_size;
@@ -306,9 +302,9 @@ struct bound_adversarial {
       }
     }
     result.writer =
-        detail::check_output<Reduction>(function, value, result.samples, settings.non_finite);
+        detail::check_output<Reduction>(function, value, result.batch.samples, settings.non_finite);
     result.upstream = detail::check_upstream(function, settings.upstream, settings.grad_scale,
-                                             value.weight, result.samples);
+                                             value.weight, result.batch.samples);
     result.statistics = settings.statistics.data();
     return result;
   }
@@ -323,20 +319,20 @@ struct bound_adversarial {
     detail::argument_name const name(logits_name, head);
     // Real and fake logits of a head share its tokens; all heads share the batch.
     rows<T const, Space> const& logits_rows = all[k];
-    detail::check_batch(function, name, logits_rows, pass.samples);
+    detail::check_batch(function, name, logits_rows, pass.batch.samples);
     if (logits_rows.row_size != pass.tokens[head]) {
       detail::fail(function, name,
                    detail::text() << pass.tokens[head] << " logits a sample, as many as fake",
                    detail::shape_text(logits_rows.shape));
     }
     pass.part_side[part].logits = detail::stored_rows(logits_rows);
-    pass.collapsed = pass.collapsed && logits_rows.contiguous();
+    pass.batch.add(logits_rows);
     if (!gradients_of_side.empty()) {
       detail::check_same_heads(function, gradient_name, gradients_of_side.size(), all.size());
       pass.part_side[part].gradient =
           detail::check_gradient(function, detail::argument_name(gradient_name, head),
                                  gradients_of_side[k], name, logits_rows, accumulate);
-      pass.collapsed = pass.collapsed && gradients_of_side[k].contiguous();
+      pass.batch.add(gradients_of_side[k]);
     }
   }
 };

@@ -2,13 +2,18 @@
 /// Tensors of K discriminator heads in one argument, and the checks that all losses on them share.
 #pragma once
 
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <type_traits>
 
+#include <addloss/core/config.hpp>
 #include <addloss/core/rows.hpp>
+#include <addloss/reduce/destination.hpp>
 #include <addloss/reduce/operand.hpp>
+#include <addloss/reduce/pass.hpp>
+#include <addloss/reduce/policies.hpp>
 
 namespace addloss {
 
@@ -44,6 +49,34 @@ void check_batch(char const* function, argument_name argument, rows<T, Space> co
   if (batch.count != samples) {
     fail(function, argument, text() << samples << " samples", shape_text(batch.shape));
   }
+}
+
+/// The rows of each head. `collapsed`: all elements of a head are one row, as no sample needs a sum of
+/// its own.
+struct head_batch {
+  std::int64_t samples = 0;
+  bool collapsed = false;
+
+  /// `size`: elements of a sample.
+  [[nodiscard]] ADDLOSS_HOST_DEVICE part_extent extent(std::int64_t size) const {
+    return collapsed ? part_extent{1, samples * size} : part_extent{samples, size};
+  }
+  template <class A>
+  [[nodiscard]] ADDLOSS_HOST_DEVICE double scale(gradient_scale<A> const& upstream,
+                                                 std::int64_t row) const {
+    return collapsed ? upstream.of_all() : upstream.at(row);
+  }
+  /// Whether tensors are to be one row: all of them have to be without gaps.
+  template <class Tensor>
+  void add(Tensor const& tensor) {
+    collapsed = collapsed && tensor.contiguous();
+  }
+};
+
+/// `upstream`: of single samples, if there is any.
+template <batch_reduction Reduction, class A, class Space>
+head_batch make_head_batch(std::int64_t samples, rows<A, Space> const& upstream) {
+  return {samples, !std::same_as<Reduction, per_sample> && upstream.absent()};
 }
 
 /// Refuses the terms of an objective where they are means over different batches.

@@ -85,7 +85,7 @@ struct pair_pass {
   Loss loss;
   number weight = 1;
   int heads;
-  std::int64_t samples;
+  head_batch batch;
   std::int64_t tokens[max_heads];
   stored<T> logits[2][max_heads];
   output_rows<T> gradient[2][max_heads];
@@ -95,7 +95,7 @@ struct pair_pass {
 
   [[nodiscard]] ADDLOSS_HOST_DEVICE int parts() const { return heads; }
   [[nodiscard]] ADDLOSS_HOST_DEVICE part_extent extent(int part) const {
-    return {samples, tokens[part]};
+    return batch.extent(tokens[part]);
   }
   template <int I>
   [[nodiscard]] ADDLOSS_HOST_DEVICE stored<T> operand(int part, std::int64_t /*row*/) const {
@@ -109,7 +109,8 @@ struct pair_pass {
     return weight.get() * Tokens::factor(tokens[part]) * Heads::factor(heads);
   }
   [[nodiscard]] ADDLOSS_HOST_DEVICE auto row(int part, std::int64_t row) const {
-    return pair_row<A, Loss>{loss, static_cast<A>(writer.factor * factor(part) * upstream.at(row))};
+    double const weight_of_row = writer.factor * factor(part) * batch.scale(upstream, row);
+    return pair_row<A, Loss>{loss, static_cast<A>(weight_of_row)};
   }
   [[nodiscard]] ADDLOSS_HOST_DEVICE double row_weight(int part, std::int64_t /*row*/) const {
     return factor(part);
@@ -120,7 +121,7 @@ struct pair_pass {
   }
   ADDLOSS_HOST_DEVICE void finish_part(int part, double const* totals) const {
     if (statistics == nullptr) return;
-    auto const size = static_cast<double>(samples * tokens[part]);
+    auto const size = static_cast<double>(batch.samples * tokens[part]);
     auto const bad = static_cast<std::int64_t>(totals[total_count - 1]);
     statistics[part] = {{totals[1] / size, totals[3] / size, totals[5] / size, bad},
                         {totals[2] / size, totals[4] / size, totals[5] / size, bad}};
@@ -163,16 +164,18 @@ struct bound_pair {
     }
     result.loss = loss;
     result.weight = weight;
-    result.samples = first[0].count;
+    result.batch = detail::make_head_batch<Reduction>(first[0].count, settings.upstream);
     for (int head = 0; head < result.heads; ++head) {
       auto const k = static_cast<std::size_t>(head);
       detail::argument_name const first_name("first", head);
       detail::argument_name const second_name("second", head);
-      detail::check_batch(function, first_name, first[k], result.samples);
+      detail::check_batch(function, first_name, first[k], result.batch.samples);
       detail::check_same_rows(function, second_name, second[k], first_name, first[k]);
       result.tokens[head] = first[k].row_size;
       result.logits[0][head] = detail::stored_rows(first[k]);
       result.logits[1][head] = detail::stored_rows(second[k]);
+      result.batch.add(first[k]);
+      result.batch.add(second[k]);
       if (wants_gradient) {
         result.gradient[0][head] =
             detail::check_gradient(function, detail::argument_name("gradients.first", head),
@@ -180,12 +183,14 @@ struct bound_pair {
         result.gradient[1][head] =
             detail::check_gradient(function, detail::argument_name("gradients.second", head),
                                    grad.second[k], first_name, first[k], grad.accumulate);
+        result.batch.add(grad.first[k]);
+        result.batch.add(grad.second[k]);
       }
     }
     result.writer =
-        detail::check_output<Reduction>(function, value, result.samples, settings.non_finite);
+        detail::check_output<Reduction>(function, value, result.batch.samples, settings.non_finite);
     result.upstream = detail::check_upstream(function, settings.upstream, settings.grad_scale,
-                                             value.weight, result.samples);
+                                             value.weight, result.batch.samples);
     result.statistics = settings.statistics.data();
     return result;
   }

@@ -15,7 +15,6 @@
 /// lazy interval: Karras et al., StyleGAN2, 2020, section 3.1.
 #pragma once
 
-#include <concepts>
 #include <cstdint>
 #include <span>
 
@@ -71,8 +70,7 @@ struct r1_pass {
   static constexpr unsigned max_parts = max_heads;
 
   int heads;
-  std::int64_t samples;
-  bool collapsed;  ///< a part is one row of all its gradients: no sample needs a sum of its own
+  head_batch batch;
   number gamma = 1;
   double factor;  ///< also of the interval
   std::int64_t sizes[max_heads];
@@ -85,7 +83,7 @@ struct r1_pass {
   [[nodiscard]] ADDLOSS_HOST_DEVICE double weight() const { return gamma.get() * factor; }
   [[nodiscard]] ADDLOSS_HOST_DEVICE int parts() const { return heads; }
   [[nodiscard]] ADDLOSS_HOST_DEVICE part_extent extent(int part) const {
-    return collapsed ? part_extent{1, samples * sizes[part]} : part_extent{samples, sizes[part]};
+    return batch.extent(sizes[part]);
   }
   template <int>
   [[nodiscard]] ADDLOSS_HOST_DEVICE stored<T> operand(int part, std::int64_t /*row*/) const {
@@ -96,8 +94,8 @@ struct r1_pass {
     return cotangent[part];
   }
   [[nodiscard]] ADDLOSS_HOST_DEVICE auto row(int /*part*/, std::int64_t row) const {
-    double const scale = collapsed ? upstream.of_all() : upstream.at(row);
-    return square_row<A>{static_cast<A>(2 * weight() * writer.factor * scale)};
+    double const scale = weight() * writer.factor * batch.scale(upstream, row);
+    return square_row<A>{static_cast<A>(2 * scale)};
   }
   [[nodiscard]] ADDLOSS_HOST_DEVICE double row_weight(int /*part*/, std::int64_t /*row*/) const {
     return weight();
@@ -107,7 +105,7 @@ struct r1_pass {
     writer.write_sample(row, part == 0, value);
   }
   ADDLOSS_HOST_DEVICE void finish_part(int part, double const* totals) const {
-    if (penalties != nullptr) penalties[part] = totals[0] / static_cast<double>(samples);
+    if (penalties != nullptr) penalties[part] = totals[0] / static_cast<double>(batch.samples);
   }
   ADDLOSS_HOST_DEVICE void finish(double value, double bad) const { writer.write(value, bad); }
 };
@@ -142,28 +140,27 @@ struct bound_r1 {
     }
     detail::r1_pass<arithmetic, T, Out> result{};
     result.heads = heads;
-    result.samples = features[0].count;
-    result.collapsed = !std::same_as<Reduction, per_sample> && settings.upstream.absent();
+    result.batch = detail::make_head_batch<Reduction>(features[0].count, settings.upstream);
     result.gamma = gamma;
     result.factor = factor * interval;
     for (int head = 0; head < result.heads; ++head) {
       auto const k = static_cast<std::size_t>(head);
       detail::argument_name const name("features", head);
-      detail::check_batch(function, name, features[k], result.samples);
+      detail::check_batch(function, name, features[k], result.batch.samples);
       result.sizes[head] = features[k].row_size;
       result.gradient[head] = detail::stored_rows(features[k]);
-      result.collapsed = result.collapsed && features[k].contiguous();
+      result.batch.add(features[k]);
       if (!cotangent.features.empty()) {
         result.cotangent[head] =
             detail::check_gradient(function, detail::argument_name("cotangents", head),
                                    cotangent.features[k], name, features[k], cotangent.accumulate);
-        result.collapsed = result.collapsed && cotangent.features[k].contiguous();
+        result.batch.add(cotangent.features[k]);
       }
     }
     result.writer =
-        detail::check_output<Reduction>(function, value, result.samples, settings.non_finite);
+        detail::check_output<Reduction>(function, value, result.batch.samples, settings.non_finite);
     result.upstream = detail::check_upstream(function, settings.upstream, settings.grad_scale,
-                                             value.weight, result.samples);
+                                             value.weight, result.batch.samples);
     result.penalties = settings.penalties.data();
     return result;
   }
