@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The loop of a warp alone: rows of more steps than one chunk holds, which whole passes have only
-// from about half a billion elements on.
+// The loop of a warp alone: rows of many steps, which whole passes have only from about half a billion
+// elements on.
 #include <addloss/cuda/row_runner.cuh>
 
 #include <cmath>
@@ -75,7 +75,7 @@ void check() {
 
 }  // namespace
 
-TEST_CASE("one warp on rows of up to three chunks, in packets and element by element") {
+TEST_CASE("one warp on rows of up to forty steps, in packets and element by element") {
   check<float, float, 4>();
   check<double, double, 2>();
   // As where another operand has a smaller type.

@@ -104,7 +104,7 @@ struct pass_types {
   /// by trying; with more, the compiler spills.) `generated`: noise that may be stored is not.
   static constexpr unsigned resident_blocks(bool generated) {
     if (outputs > 1) return packet <= 4 ? 4 : 2;
-    if (packet > 4 && (generated || registers > 16)) return 3;
+    if (packet > 4 && (generated || registers > 12)) return 3;
     if (registers > 8 || (sums > 1 && sizeof(typename Pass::arithmetic) > 4)) return 4;
     if (sums == 0 || (sums == 1 && registers <= 4 && packet <= 4)) return 6;
     return packet <= 4 && sizeof(element) <= 12 ? 5 : 4;
@@ -117,15 +117,41 @@ struct pass_types {
   static constexpr unsigned entry_size = Pass::total_count + 1;
 };
 
+/// Where a task is: segment `index` of a part's rows, all warps on one row; or a row of each warp.
+struct task_place {
+  int part;
+  std::int64_t index;  ///< of the task in its part
+  std::int64_t segments;  ///< of a row; 0: each warp has a row
+  part_extent extent;
+  std::int64_t row;  ///< of this warp
+
+  [[nodiscard]] __device__ bool alone() const { return segments == 0; }
+};
+
+template <class Pass>
+__device__ task_place place_of(Pass const& pass, typename pass_types<Pass>::plan const& plan,
+                               std::int64_t task, int warp) {
+  int part = 0;
+#pragma unroll 4
+  for (int next = 1; next < pass.parts(); ++next) {
+    part += task >= static_cast<std::int64_t>(plan.first_task[next]) ? 1 : 0;
+  }
+  std::int64_t const index = task - static_cast<std::int64_t>(plan.first_task[part]);
+  auto const segments = static_cast<std::int64_t>(plan.segments[part]);
+  return {part, index, segments, pass.extent(part),
+          segments == 0 ? index * warps + warp : row_of_segment(index, segments)};
+}
+
 /// Runs `runner` on a row of each operand; `Generated`: of the noise that may be stored, too.
-template <class Pass, bool Generated, unsigned Index = 0, class MakeElement, class... Rows>
+template <class Pass, bool Generated, unsigned Index = 0, class... Rows>
 __device__ auto run_operands(Pass const& pass, typename pass_types<Pass>::runner const& runner,
-                             MakeElement const& make_element, int part, std::int64_t row,
-                             addloss::detail::piece const& elements, int warp, int team,
-                             Rows const&... rows) {
+                             int part, std::int64_t row, addloss::detail::piece const& elements,
+                             int warp, int team, Rows const&... rows) {
   using types = pass_types<Pass>;
   if constexpr (Index == types::operands) {
-    return runner.run(pass.extent(part).row_size, elements, warp, team, make_element, rows...);
+    return runner.run(
+        pass.extent(part).row_size, elements, warp, team, [&] { return pass.row(part, row); },
+        rows...);
   } else {
     auto const operand = pass.template operand<static_cast<int>(Index)>(part, row);
     auto const row_of_operand = [&] {
@@ -137,8 +163,8 @@ __device__ auto run_operands(Pass const& pass, typename pass_types<Pass>::runner
         return cuda::row_of(operand.rows, row);
       }
     }();
-    return run_operands<Pass, Generated, Index + 1>(pass, runner, make_element, part, row, elements,
-                                                    warp, team, rows..., row_of_operand);
+    return run_operands<Pass, Generated, Index + 1>(pass, runner, part, row, elements, warp, team,
+                                                    rows..., row_of_operand);
   }
 }
 
@@ -159,6 +185,19 @@ __device__ typename pass_types<Pass>::runner runner_of(Pass const& pass, int par
   return result;
 }
 
+/// The totals of a warp's share of a task, in lane 0.
+template <class Pass, bool Generated>
+__device__ auto run_task(Pass const& pass, typename pass_types<Pass>::plan const& plan,
+                         task_place const& at, int warp) {
+  addloss::detail::piece const elements =
+      at.alone() ? addloss::detail::piece{0, at.extent.row_size}
+                 : segment_elements(at.extent.row_size, pass_types<Pass>::packet,
+                                    static_cast<std::int64_t>(plan.segment_steps[at.part]),
+                                    at.index - at.row * at.segments);
+  return run_operands<Pass, Generated>(pass, runner_of(pass, at.part, at.row), at.part, at.row,
+                                       elements, at.alone() ? 0 : warp, at.alone() ? 1 : warps);
+}
+
 /// The entries of a workspace, or the sums of their groups: `Size` doubles each.
 template <unsigned Size>
 struct entry_sums {
@@ -166,7 +205,7 @@ struct entry_sums {
 
   /// Entries `member`, `member` + `team`, ... of `count`.
   __device__ void add_entries(double const* entries, std::int64_t count, int member, int team) {
-#pragma unroll 4
+#pragma unroll 1
     for (std::int64_t i = member; i < count; i += team) {
 #pragma unroll
       for (unsigned t = 0; t < Size; ++t) {
@@ -226,10 +265,10 @@ __device__ void write_samples(Pass const& pass, typename pass_types<Pass>::plan 
     for (int part = 0; part < pass.parts(); ++part) {
       std::int64_t const count = row_entries(static_cast<std::int64_t>(plan.segments[part]));
       double const* const entry =
-          entries +
-          (static_cast<std::int64_t>(plan.first_entry[part]) + row * count) * size + size - 1;
+          entries + (static_cast<std::int64_t>(plan.first_entry[part]) + row * count) * size +
+          size - 1;
       double value = 0;
-#pragma unroll 4
+#pragma unroll 1
       for (std::int64_t i = member; i < count; i += team) {
         if (row < rows) value = add(value, entry[i * size]);
       }
@@ -244,12 +283,12 @@ __device__ void write_samples(Pass const& pass, typename pass_types<Pass>::plan 
 /// What the last block does: entries, or groups of them, into parts, parts into the results.
 template <class Pass>
 __device__ void finish_pass(Pass const& pass, typename pass_types<Pass>::plan const& plan,
-                            double const* entries, double const* groups) {
+                            workspace_parts const& memory) {
   constexpr unsigned size = pass_types<Pass>::entry_size;
   constexpr unsigned totals = Pass::total_count;
   __shared__ double part_values[Pass::max_parts];
   __shared__ double part_bad[Pass::max_parts];
-  if (pass.writes_samples()) write_samples(pass, plan, entries);
+  if (pass.writes_samples()) write_samples(pass, plan, memory.entries);
   int const parts = pass.parts();
   int const team = team_of(parts);
   int const part = static_cast<int>(threadIdx.x) / team;
@@ -260,10 +299,10 @@ __device__ void finish_pass(Pass const& pass, typename pass_types<Pass>::plan co
     auto const group = static_cast<std::int64_t>(plan.group);
     std::int64_t const count = entries_of_part(pass.extent(part), plan.segments[part]);
     if (group == 0) {
-      all.add_entries(entries + first * size, count, member, team);
+      all.add_entries(memory.entries + first * size, count, member, team);
     } else {
-      all.add_entries(groups + first_group(first, part, group) * size, quotient(count, group),
-                      member, team);
+      all.add_entries(memory.groups + first_group(first, part, group) * size,
+                      quotient(count, group), member, team);
     }
   }
   all.add_team(team);
@@ -305,29 +344,29 @@ __device__ inline bool takes_last_ticket(unsigned* ticket, unsigned count) {
 /// The entries of a task are written: adds up its group, if that is whole now. True where the group
 /// is, or there are none.
 template <class Pass>
-__device__ bool end_task(Pass const& pass, typename pass_types<Pass>::plan const& plan, int part,
-                         std::int64_t index, unsigned* tickets, double const* entries,
-                         double* groups) {
+__device__ bool end_task(typename pass_types<Pass>::plan const& plan, task_place const& at,
+                         workspace_parts const& memory) {
   constexpr unsigned size = pass_types<Pass>::entry_size;
   auto const each = static_cast<std::int64_t>(plan.group);
   if (each == 0) return true;
-  bool const alone = plan.segments[part] == 0;
-  auto const before = static_cast<std::int64_t>(plan.first_entry[part]);
-  std::int64_t const group = (alone ? index * warps : index) / each;
+  auto const before = static_cast<std::int64_t>(plan.first_entry[at.part]);
+  std::int64_t const group = (at.alone() ? at.index * warps : at.index) / each;
   std::int64_t const first = group * each;
-  std::int64_t const count = addloss::detail::at_most(
-      each, entries_of_part(pass.extent(part), plan.segments[part]) - first);
-  std::int64_t const place = first_group(before, part, each) + group;
-  if (!takes_last_ticket(tickets + place,
-                         static_cast<unsigned>(alone ? quotient(count, warps) : count))) {
+  std::int64_t const count =
+      addloss::detail::at_most(each, entries_of_part(at.extent, at.segments) - first);
+  std::int64_t const place = first_group(before, at.part, each) + group;
+  // The first ticket is that of the pass.
+  if (!takes_last_ticket(memory.tickets + 1 + place,
+                         static_cast<unsigned>(at.alone() ? quotient(count, warps) : count))) {
     return false;
   }
   entry_sums<size> all;
-  all.add_entries(entries + (before + first) * size, count, static_cast<int>(threadIdx.x), threads);
+  all.add_entries(memory.entries + (before + first) * size, count, static_cast<int>(threadIdx.x),
+                  threads);
   all.add_team(threads);
   if (threadIdx.x == 0) {
 #pragma unroll
-    for (unsigned t = 0; t < size; ++t) groups[place * size + t] = all.sum[t];
+    for (unsigned t = 0; t < size; ++t) memory.groups[place * size + t] = all.sum[t];
   }
   return true;
 }
@@ -342,65 +381,41 @@ __global__ void __launch_bounds__(threads, pass_types<Pass>::resident_blocks(Gen
   constexpr unsigned total_count = Pass::total_count;
   constexpr unsigned size = types::entry_size;
   __shared__ double warp_totals[warps][total_count];
-  __shared__ double row_weights[warps];
+  __shared__ std::int64_t task_of_block;
   int const lane = static_cast<int>(threadIdx.x) % warp_size;
   int const warp = static_cast<int>(threadIdx.x) / warp_size;
   for (std::int64_t task = blockIdx.x; task < tasks; task += gridDim.x) {
-    int part = 0;
-#pragma unroll 4
-    for (int next = 1; next < pass.parts(); ++next) {
-      part += task >= static_cast<std::int64_t>(plan.first_task[next]) ? 1 : 0;
-    }
-    std::int64_t const index = task - static_cast<std::int64_t>(plan.first_task[part]);
-    auto const segments = static_cast<std::int64_t>(plan.segments[part]);
-    part_extent const extent = pass.extent(part);
-    // A row a warp, or a segment of a row for all of them.
-    bool const alone = segments == 0;
-    std::int64_t const row = alone ? index * warps + warp : row_of_segment(index, segments);
-    if (row < extent.rows) {
-      addloss::detail::piece const piece =
-          alone ? addloss::detail::piece{0, extent.row_size}
-                : segment_elements(extent.row_size, types::packet,
-                                   static_cast<std::int64_t>(plan.segment_steps[part]),
-                                   index - row * segments);
-      auto const make_element = [&] {
-        // In shared memory: in registers it would stay all the while.
-        if constexpr (types::finishes) {
-          if (lane == 0) row_weights[warp] = pass.row_weight(part, row);
-        }
-        return pass.row(part, row);
-      };
-      totals const sums =
-          run_operands<Pass, Generated>(pass, runner_of(pass, part, row), make_element, part, row,
-                                        piece, alone ? 0 : warp, alone ? 1 : warps);
-      if constexpr (types::finishes) {
-        double* const entry = memory.entries +
-                              (static_cast<std::int64_t>(plan.first_entry[part]) +
-                               (alone ? row : index)) *
-                                  static_cast<std::int64_t>(size);
-        if (lane == 0) {
-          double* const to = alone ? entry : warp_totals[warp];
-#pragma unroll
-          for (unsigned t = 0; t < total_count; ++t) to[t] = sums.value[t];
-          if (alone) entry[total_count] = row_weights[warp] * sums.value[0];
-        }
-        if (!alone) {
-          __syncthreads();
-          if (threadIdx.x < total_count) {
-            double number[warps];
-#pragma unroll
-            for (int w = 0; w < warps; ++w) number[w] = warp_totals[w][threadIdx.x];
-            double const total = pairwise_sum(number);
-            entry[threadIdx.x] = total;
-            if (threadIdx.x == 0) entry[total_count] = row_weights[0] * total;
-          }
-        }
-      }
-    }
+    if (threadIdx.x == 0) task_of_block = task;
+    auto const sums = [&] {
+      task_place const at = place_of(pass, plan, task, warp);
+      return at.row < at.extent.rows ? run_task<Pass, Generated>(pass, plan, at, warp) : totals{};
+    }();
     if constexpr (types::finishes) {
-      if (end_task(pass, plan, part, index, memory.tickets + 1, memory.entries, memory.groups) &&
+      if (lane == 0) {
+#pragma unroll
+        for (unsigned t = 0; t < total_count; ++t) warp_totals[warp][t] = sums.value[t];
+      }
+      __syncthreads();
+      // Read and found again: in registers both would have stayed all the while.
+      task = task_of_block;
+      task_place const at = place_of(pass, plan, task, warp);
+      double* const entry = memory.entries + (static_cast<std::int64_t>(plan.first_entry[at.part]) +
+                                              (at.alone() ? at.row : at.index)) *
+                                                 static_cast<std::int64_t>(size);
+      unsigned const t = at.alone() ? static_cast<unsigned>(lane) : threadIdx.x;
+      if (t < total_count && at.row < at.extent.rows) {
+        double number[warps];
+#pragma unroll
+        for (int w = 0; w < warps; ++w) number[w] = warp_totals[w][t];
+        double const total = at.alone() ? warp_totals[warp][t] : pairwise_sum(number);
+        entry[t] = total;
+        if (t == 0) entry[total_count] = pass.row_weight(at.part, at.row) * total;
+      }
+      if (end_task<Pass>(plan, at, memory) &&
           takes_last_ticket(memory.tickets, static_cast<unsigned>(plan.ends))) {
-        finish_pass(pass, plan, memory.entries, memory.groups);
+        finish_pass(pass, plan, memory);
+        // No task is left. Said here, it keeps what the finish needs out of the loop's registers.
+        return;
       }
     }
   }

@@ -39,15 +39,12 @@ inline constexpr std::int64_t max_groups = 64;
 /// task of one step waits longer than it works.
 inline constexpr std::int64_t task_steps = 4;
 inline constexpr std::int64_t few_tasks = 256;
-/// Steps whose sums are formed in the arithmetic type, before they are added in double.
-inline constexpr int chunk_steps = 16;
 
 /// Elements that a thread reads with one packet: 16 bytes of the smallest type.
 constexpr int packet_elements(unsigned smallest_size) {
   return static_cast<int>(16 / smallest_size);
 }
-/// Elements of a step: each thread has a packet in each quarter of a group of 64 elements, so that
-/// it uses whole Philox blocks.
+/// Elements of a step: four packets of each thread of a warp.
 ADDLOSS_HOST_DEVICE constexpr std::int64_t step_elements(int packet) {
   return std::int64_t{4} * packet * warp_size;
 }
@@ -169,7 +166,8 @@ constexpr planned<MaxParts> make_plan(int parts, Extent const& extent, int packe
   if (group != 0) {
     ends = 0;
     for (int part = 0; part < parts; ++part) {
-      std::int64_t const next = part + 1 < parts ? result.plan.first_entry[part + 1] : result.entries;
+      std::int64_t const next =
+          part + 1 < parts ? result.plan.first_entry[part + 1] : result.entries;
       ends += quotient(next - result.plan.first_entry[part], group);
     }
   }

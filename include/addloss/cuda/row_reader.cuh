@@ -1,17 +1,31 @@
 // SPDX-License-Identifier: MIT
 /// One row of an operand as the threads of a warp read it: stored, or generated from its key.
 ///
-/// Of each step a thread reads 4 packets ("quarters"), 16 elements apart: elements i + 16 q + k,
-/// k = 0 .. Packet-1. So it uses all four numbers of each Philox block it computes.
+/// Of each step a thread reads 4 packets ("quarters"): elements i + apart q + k, k = 0 .. Packet-1.
+/// Where all operands are stored, the quarters of a warp lie one after the other, each in one piece:
+/// i = Packet lane, apart = 32 Packet. Where one is generated, a thread's quarters are 16 elements
+/// apart, so that it uses all four numbers of each Philox block it computes; the memory that a warp
+/// reads at once then lies in pieces of 16 elements.
 #pragma once
 
 #include <cstdint>
 
 #include <addloss/core/normal.hpp>
 #include <addloss/cuda/packet.cuh>
+#include <addloss/cuda/plan.hpp>
 #include <addloss/reduce/operand.hpp>
 
 namespace addloss::cuda {
+
+/// Which elements of a step a thread has.
+template <int Packet, bool Generates>
+struct thread_elements {
+  static constexpr int apart = Generates ? 16 : warp_size * Packet;
+  static __device__ int first(int lane) {
+    constexpr int lanes_of_group = 16 / Packet;  // that share a group of 64 elements
+    return Generates ? lane / lanes_of_group * 64 + lane % lanes_of_group * Packet : lane * Packet;
+  }
+};
 
 /// The elements of a thread in one step: loaded first, widened quarter by quarter when needed.
 template <class T, int Packet>
@@ -22,6 +36,7 @@ struct stored_step {
 
 template <class T>
 struct stored_row {
+  static constexpr bool generates = false;
   template <int Packet>
   using step = stored_step<T, Packet>;
   T const* data;
@@ -31,17 +46,17 @@ struct stored_row {
   }
   template <int Packet>
   __device__ void begin(stored_step<T, Packet>& /*step*/, std::int64_t /*i*/) const {}
-  /// `Count` quarters of the step at `i`. Unless `aligned`, up to 15 bytes before and after each are
-  /// read.
-  template <int First, int Count, int Packet>
+  /// `Count` quarters of the step at `i`, `Apart` elements apart. Unless `aligned`, up to 15 bytes
+  /// before and after each are read.
+  template <int First, int Count, int Apart, int Packet>
   __device__ void load(stored_step<T, Packet>& step, std::int64_t i, bool aligned) const {
     if (aligned) {
 #pragma unroll
-      for (int q = First; q < First + Count; ++q) step.quarters[q].load(data + i + 16 * q);
+      for (int q = First; q < First + Count; ++q) step.quarters[q].load(data + i + Apart * q);
     } else {
 #pragma unroll
       for (int q = First; q < First + Count; ++q)
-        step.quarters[q].load_unaligned(data + i + 16 * q);
+        step.quarters[q].load_unaligned(data + i + Apart * q);
     }
   }
   template <int Quarter, class A, int Packet>
@@ -70,13 +85,14 @@ struct generated_step {
 };
 
 struct generated_row {
+  static constexpr bool generates = true;
   template <int Packet>
   using step = generated_step<Packet>;
   random_key key;
   std::uint32_t sample;
 
   [[nodiscard]] __device__ bool is_aligned() const { return true; }
-  template <int First, int Count, int Packet>
+  template <int First, int Count, int Apart, int Packet>
   __device__ void load(generated_step<Packet>& /*step*/, std::int64_t /*i*/,
                        bool /*aligned*/) const {}
   template <int Packet>

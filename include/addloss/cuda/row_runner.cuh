@@ -6,10 +6,10 @@
 /// is not divisible by 16, in those around what is wanted. The last incomplete step, and where the
 /// packets around reach out of the row, is read element by element.
 ///
-/// Summation tree of a warp, S = step_elements: element i belongs to the thread of lane group
-/// (i mod S) / 64 and place (i mod 16) / Packet. Of a step a thread adds the elements of each packet
-/// pairwise, neighbours first, and its four packets likewise; then up to 16 steps in turn: all in the
-/// arithmetic type. Then such chunks in order and the lanes, neighbours first, in double.
+/// Summation tree of a warp: element i of a step belongs to the thread that row_reader.cuh says. Of a
+/// step a thread adds the elements of each packet
+/// pairwise, neighbours first, and its four packets likewise, in the arithmetic type; then steps in
+/// order and lanes, neighbours first, in double.
 #pragma once
 
 #include <cstdint>
@@ -90,18 +90,19 @@ struct row_runner {
   }
 
  private:
-  static constexpr int lanes_of_group = 16 / Packet;  // that share a group of 64 elements
+  template <class... Readers>
+  using elements = thread_elements<Packet, (Readers::generates || ...)>;
 
   /// A row, and what the thread has loaded of it.
   template <class Row>
   struct reader {
+    static constexpr bool generates = Row::generates;
     Row const& row;
     typename Row::template step<Packet> now;
   };
 
   /// What a thread has added up.
   struct accumulators {
-    slots<A, Sums> chunk;
     slots<double, Sums> sum;
     slots<int, Tallies> tally;
     int bad;
@@ -112,20 +113,13 @@ struct row_runner {
                               int stride, MakeElement const& make_element,
                               Readers... readers) const {
     int const lane = static_cast<int>(threadIdx.x) % warp_size;
-    int const offset = lane / lanes_of_group * 64 + lane % lanes_of_group * Packet;
+    int const offset = elements<Readers...>::first(lane);
     bool const inputs_aligned = (readers.row.is_aligned() && ...);
     bool const outputs_aligned = outputs_are_aligned();
     // The packets around those of unaligned rows must lie in the row as well.
     std::int64_t const last_whole =
         inputs_aligned ? last - step : addloss::detail::at_most(last, row_size - Packet) - step;
     accumulators all{};
-    int done = 0;
-    auto const next_step = [&] {
-      base += stride;
-      if constexpr (Sums > 0) {
-        if (++done % chunk_steps == 0) close_chunk(all);
-      }
-    };
     if (base < last) {
       bool whole = base <= last_whole && (inputs_aligned || base > 0);
       if (whole) load<0>(base + offset, inputs_aligned, readers...);
@@ -136,21 +130,20 @@ struct row_runner {
 #pragma unroll 1
           while (true) {
             run_step(element, {base + offset, inputs_aligned, outputs_aligned}, all, readers...);
-            next_step();
+            base += stride;
             if (base > last_whole) break;
             load<0>(base + offset, inputs_aligned, readers...);
           }
         }
         if (base >= last) break;
         run_edge(element, base, offset, last, all, readers...);
-        next_step();
+        base += stride;
         whole = base <= last_whole;
         if (whole) load<0>(base + offset, inputs_aligned, readers...);
       }
     }
     totals result{};
     if constexpr (Sums > 0) {
-      close_chunk(all);
 #pragma unroll
       for (unsigned s = 0; s < Sums; ++s) result.value[s] = lane_sum(all.sum[s]);
     }
@@ -173,13 +166,15 @@ struct row_runner {
   template <class... Readers>
   static constexpr int at_once = [] {
     constexpr int registers = (decltype(Readers::now)::registers + ...);
-    if (registers <= 12) return 4;
+    if (registers <= 12 || (registers <= 16 && Packet > 4)) return 4;
     return registers <= 16 ? 2 : 1;
   }();
 
   template <int First, class... Readers>
   static __device__ void load(std::int64_t i, bool aligned, Readers&... readers) {
-    (readers.row.template load<First, at_once<Readers...>>(readers.now, i, aligned), ...);
+    (readers.row.template load<First, at_once<Readers...>, elements<Readers...>::apart>(readers.now,
+                                                                                        i, aligned),
+     ...);
   }
 
   [[nodiscard]] __device__ bool outputs_are_aligned() const {
@@ -193,14 +188,6 @@ struct row_runner {
       }
     }
     return aligned;
-  }
-
-  static __device__ void close_chunk(accumulators& all) {
-#pragma unroll
-    for (unsigned s = 0; s < Sums; ++s) {
-      all.sum[s] = add(all.sum[s], static_cast<double>(all.chunk[s]));
-      all.chunk[s] = A(0);
-    }
   }
 
   /// The elements of a thread in one step.
@@ -218,7 +205,9 @@ struct row_runner {
     run_quarter<3>(element, at, sums, all, readers...);
     if constexpr (Sums > 0) {
 #pragma unroll
-      for (unsigned s = 0; s < Sums; ++s) all.chunk[s] = add(all.chunk[s], pairwise_sum(sums[s]));
+      for (unsigned s = 0; s < Sums; ++s) {
+        all.sum[s] = add(all.sum[s], static_cast<double>(pairwise_sum(sums[s])));
+      }
     }
   }
 
@@ -229,7 +218,8 @@ struct row_runner {
     unsigned operand = 0;
     (readers.row.template read<Quarter>(readers.now, x[operand++]), ...);
     slots<A, Sums> sum;
-    run_packet<true>(element, at.i + 16 * Quarter, Packet, at.outputs_aligned, x, sum, all);
+    run_packet<true>(element, at.i + elements<Readers...>::apart * Quarter, Packet,
+                     at.outputs_aligned, x, sum, all);
     if constexpr (Sums > 0) {
 #pragma unroll
       for (unsigned s = 0; s < Sums; ++s) sums[s][Quarter] = sum[s];
@@ -241,15 +231,16 @@ struct row_runner {
   template <class... Readers>
   __device__ void run_edge(Element const& element, std::int64_t base, int offset, std::int64_t last,
                            accumulators& all, Readers&... readers) const {
+    constexpr int apart = elements<Readers...>::apart;
     std::int64_t i = base + offset;
     (readers.row.begin(readers.now, i), ...);
     slots<A, Sums> left;
     slots<A, Sums> half;
 #pragma unroll 1
-    for (int quarter = 0; quarter < 4; ++quarter, i += 16) {
+    for (int quarter = 0; quarter < 4; ++quarter, i += apart) {
       slots<A, Sums> sum{};
       // Else no thread of the warp has any.
-      if (base + 16 * quarter < last) {
+      if (base + apart * quarter < last) {
         auto const count = static_cast<int>(addloss::detail::at_most(last - i, Packet));
         A x[sizeof...(Readers)][Packet];
         unsigned operand = 0;
@@ -264,7 +255,8 @@ struct row_runner {
           } else if (quarter == 1) {
             half[s] = add(left[s], sum[s]);
           } else {
-            all.chunk[s] = add(all.chunk[s], add(half[s], add(left[s], sum[s])));
+            A const total = add(half[s], add(left[s], sum[s]));
+            all.sum[s] = add(all.sum[s], static_cast<double>(total));
           }
         }
       }
