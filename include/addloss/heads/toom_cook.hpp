@@ -104,10 +104,14 @@ ADDLOSS_INLINE void unrolled(Body const& body) {
 template <auto const& Matrix, int Row>
 struct matrix_row {
   static constexpr double at(int n) { return Matrix[Row][n]; }
+  template <int N>
+  static constexpr double term = Matrix[Row][N];  // which device code can read
 };
 template <auto const& Matrix, int Column>
 struct matrix_column {
   static constexpr double at(int n) { return Matrix[n][Column]; }
+  template <int N>
+  static constexpr double term = Matrix[N][Column];
 };
 
 template <class Coefficients>

@@ -86,6 +86,35 @@ TEST_CASE("a convolution on a GPU is that of the CPU") {
   }
 }
 
+TEST_CASE("a convolution by Toom-Cook's method on a GPU is that of the CPU") {
+  // Less than a window, which wraps around more than once; whole tiles; and one token more.
+  for (auto const& c : std::vector<convolution_case>{
+           {2, 3, 9, 2, 4}, {3, 5, 9, 2, 18}, {66, 3, 9, 1, 19}, {1, 2, 9, 3, 40}}) {
+    CAPTURE(c.in, c.out, c.kernel, c.batch, c.length);
+    conv1d<double> const direct{c.in, c.out, c.kernel, convolution_method::direct};
+    auto const in = inputs_for(direct, {c.batch, c.in, c.length});
+    auto const expected = on_cpu(direct, in);
+    constexpr auto toom_cook = convolution_method::toom_cook;
+    conv1d<double> const wide{c.in, c.out, c.kernel, toom_cook};
+    auto const got = on_gpu<double>(wide, in, heads_on(0));
+    check_near(got, expected, layer_tolerance<double>);
+    CHECK(same_outputs(on_gpu<double>(wide, in, heads_on(2)), got));
+    conv1d<float> const narrow{c.in, c.out, c.kernel, toom_cook};
+    check_near(on_gpu<float>(narrow, in, heads_on(0)), expected, layer_tolerance<float>);
+  }
+}
+
+TEST_CASE("products that round their operands convolve directly") {
+  using layer = layer_on<cuda_heads<tiled_product<bfloat16>>, conv1d<float>>;
+  using whole = layer_on<cuda_heads<tiled_product<>>, conv1d<float>>;
+  conv1d<float> const automatic{32, 32, 9};
+  conv1d<float> const direct{32, 32, 9, convolution_method::direct};
+  feature_shape const shape{1, 32, 96};
+  CHECK(layer::sizes(automatic, shape).saved == layer::sizes(direct, shape).saved);
+  CHECK(whole::sizes(automatic, shape).saved == 2 * 40 * 32 * 32);
+  CHECK(whole::sizes(direct, shape).saved == 2 * 9 * 32 * 32);
+}
+
 TEST_CASE("a convolution on a GPU with operands in bfloat16") {
   for (int const kernel : {1, 3}) {
     conv1d<double> const wide{3, 5, kernel};
@@ -97,8 +126,10 @@ TEST_CASE("a convolution on a GPU with operands in bfloat16") {
 }
 
 TEST_CASE("gradients that are not wanted are not computed on a GPU") {
-  for (int const kernel : {1, 3}) {
-    conv1d<double> const layer{2, 3, kernel};
+  for (int const kernel : {1, 3, 9}) {
+    conv1d<double> const layer{
+        2, 3, kernel,
+        kernel == 9 ? convolution_method::toom_cook : convolution_method::automatic};
     auto in = inputs_for(layer, {2, 2, 5});
     in.parameter_gradients = false;
     check_near(on_gpu<double>(layer, in, heads_on(0)), on_cpu(layer, in), layer_tolerance<double>);

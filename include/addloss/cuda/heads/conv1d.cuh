@@ -19,7 +19,8 @@
 /// are.
 /// saved: the weight in both orders; with narrower operands also x with zeros after each sample, and
 /// in saved_dot x_dot.
-/// `method` is the CPU's choice: Toom-Cook's has no place here.
+/// Nine taps, where `method` says so or by itself as on the CPU, and the product rounds no operands:
+/// Toom-Cook's method (cuda/heads/toom_cook.cuh).
 /// Same bits for any number of blocks, if the product's are. Bias gradient: columns of up to 256
 /// tokens in double, rounded, then those in double.
 #pragma once
@@ -31,6 +32,7 @@
 #include <addloss/cuda/heads/context.cuh>
 #include <addloss/cuda/heads/product.cuh>
 #include <addloss/cuda/heads/sums.cuh>
+#include <addloss/cuda/heads/toom_cook.cuh>
 #include <addloss/cuda/packet.cuh>
 #include <addloss/cuda/tasks.cuh>
 #include <addloss/heads/conv1d.hpp>
@@ -153,22 +155,11 @@ struct add_taps {
   }
 };
 
-/// One number of y_bar.
-template <class T>
-struct column_entry {
-  T const* x;
-  std::int64_t columns;
-  __device__ double operator()(std::int64_t row, std::int64_t column) const {
-    return static_cast<double>(x[row * columns + column]);
-  }
-};
-
 /// The passes of a convolution.
 template <class T, class Product>
 struct convolution {
   using S = typename Product::template operand<T>;
   static constexpr bool narrow_operands = !std::is_same_v<S, T>;
-  static constexpr std::int64_t rows_of_piece = 256;
 
   std::int64_t in_channels;
   std::int64_t out_channels;
@@ -188,7 +179,7 @@ struct convolution {
     result.workspace = operand_numbers();
     if (apart() > 1) result.workspace += product_numbers();
     if (taps > 1) result.workspace += detail::aligned(weight_count());
-    result.workspace += detail::aligned(pieces() * out_channels);
+    result.workspace += detail::aligned(column_sums::numbers(rows(), out_channels));
     return result;
   }
 
@@ -238,10 +229,8 @@ struct convolution {
       run_elements<1>(ctx.gpu, in_channels * out_channels,
                       add_taps<T>{memory.gradient, p.w_bar, in_channels * out_channels, taps});
     }
-    sum_columns(ctx.gpu, rows(), out_channels, rows_of_piece,
-                column_entry<T>{p.y_bar, out_channels}, memory.bias);
-    run_elements<1>(ctx.gpu, out_channels,
-                    add_pieces<T>{memory.bias, pieces(), out_channels, p.w_bar + weight_count()});
+    column_sums::add(ctx.gpu, rows(), out_channels, p.y_bar, memory.bias,
+                     p.w_bar + weight_count());
   }
 
   /// x as the operand whose rows are windows: itself or in the workspace. Narrower operands go to
@@ -333,7 +322,6 @@ struct convolution {
     return (window_count() + apart() - 1) / apart();
   }
   [[nodiscard]] std::int64_t weight_count() const { return out_channels * in_channels * taps; }
-  [[nodiscard]] std::int64_t pieces() const { return (rows() + rows_of_piece - 1) / rows_of_piece; }
 
   // Numbers of T.
   static std::int64_t numbers(std::int64_t operands) {
@@ -391,19 +379,28 @@ template <class Product, arithmetic_scalar T>
 struct layer_on<cuda_heads<Product>, conv1d<T>> {
   using heads = cuda_heads<Product>;
   static layer_sizes sizes(conv1d<T> const& l, feature_shape shape) {
-    return cuda::convolution<T, Product>(l, shape).sizes();
+    return by_method(l, shape, [](auto const& method) { return method.sizes(); });
   }
   static void forward(conv1d<T> const& l, heads const& ctx, layer_pass<T> const& p) {
-    cuda::convolution<T, Product>(l, p.shape).forward(ctx, p);
+    by_method(l, p.shape, [&](auto const& method) { method.forward(ctx, p); });
   }
   static void backward(conv1d<T> const& l, heads const& ctx, layer_pass<T> const& p) {
-    cuda::convolution<T, Product>(l, p.shape).backward(ctx, p);
+    by_method(l, p.shape, [&](auto const& method) { method.backward(ctx, p); });
   }
   static void tangent(conv1d<T> const& l, heads const& ctx, layer_pass<T> const& p) {
-    cuda::convolution<T, Product>(l, p.shape).tangent(ctx, p);
+    by_method(l, p.shape, [&](auto const& method) { method.tangent(ctx, p); });
   }
   static void tangent_backward(conv1d<T> const& l, heads const& ctx, layer_pass<T> const& p) {
-    cuda::convolution<T, Product>(l, p.shape).tangent_backward(ctx, p);
+    by_method(l, p.shape, [&](auto const& method) { method.tangent_backward(ctx, p); });
+  }
+
+ private:
+  template <class Body>
+  static auto by_method(conv1d<T> const& l, feature_shape shape, Body const& body) {
+    if constexpr (!Product::template rounds_operands<T>) {
+      if (l.by_toom_cook(shape)) return body(cuda::toom_cook_convolution<T, Product>(l, shape));
+    }
+    return body(cuda::convolution<T, Product>(l, shape));
   }
 };
 

@@ -73,6 +73,10 @@ struct cublas_product {
       std::conditional_t<Precision == cublas_precision::bfloat16 && std::is_same_v<T, float>,
                          bfloat16, T>;
 
+  template <arithmetic_scalar T>
+  static constexpr bool rounds_operands =
+      Precision != cublas_precision::full && std::is_same_v<T, float>;
+
   cublasHandle_t handle;
 
   template <arithmetic_scalar T>

@@ -7,6 +7,7 @@
 /// have a batch stride of 0 or less than their size; C may not.
 /// A product is a policy, a value in the context of heads: `operand<T>` names the type that the
 /// operands of layers in T are stored in, T itself or a narrower one; sums and C are in T.
+/// `rounds_operands<T>`: whether it reads fewer digits of them than T has.
 ///   tiled_product<>          the kernel below: of float or double as they are
 ///   tiled_product<bfloat16>  operands rounded to bfloat16, sums in float
 ///   cublas_product           cuBLAS (cuda/heads/cublas_product.cuh)
@@ -134,6 +135,8 @@ template <class Operand = void>
 struct tiled_product {
   template <arithmetic_scalar T>
   using operand = std::conditional_t<std::is_void_v<Operand>, T, Operand>;
+  template <arithmetic_scalar T>
+  static constexpr bool rounds_operands = !std::is_void_v<Operand>;
 
   template <arithmetic_scalar T>
   void multiply(cuda_context const& ctx, cuda::product_call<T, operand<T>> const& call) const {
@@ -148,6 +151,7 @@ concept matrix_product =
     std::copyable<P> &&
     requires(P const product, cuda_context const ctx,
              cuda::product_call<T, typename P::template operand<T>> const call) {
+      { P::template rounds_operands<T> } -> std::convertible_to<bool>;
       product.multiply(ctx, call);
     };
 

@@ -108,4 +108,31 @@ struct add_pieces {
   }
 };
 
+/// One number of a matrix.
+template <class T>
+struct column_entry {
+  T const* x;
+  std::int64_t columns;
+  __device__ double operator()(std::int64_t row, std::int64_t column) const {
+    return static_cast<double>(x[row * columns + column]);
+  }
+};
+
+/// out += the sums of the columns of x [rows, columns]: of up to 256 rows in double, rounded, then
+/// those in double. `pieces`: memory for `numbers` of them.
+struct column_sums {
+  static constexpr std::int64_t rows_of_piece = 256;
+
+  static std::int64_t numbers(std::int64_t rows, std::int64_t columns) {
+    return (rows + rows_of_piece - 1) / rows_of_piece * columns;
+  }
+  template <class T>
+  static void add(cuda_context const& ctx, std::int64_t rows, std::int64_t columns, T const* x,
+                  T* pieces, T* out) {
+    sum_columns(ctx, rows, columns, rows_of_piece, column_entry<T>{x, columns}, pieces);
+    run_elements<1>(ctx, columns,
+                    add_pieces<T>{pieces, numbers(rows, columns) / columns, columns, out});
+  }
+};
+
 }  // namespace addloss::cuda
