@@ -20,13 +20,12 @@ struct settings {
   std::int64_t length = 257;
   std::int64_t condition = 768;
   weight_normalisation normalisation = weight_normalisation::none;
+  convolution_method method = convolution_method::automatic;
 };
 
 inline std::vector<addloss::head_settings> heads_of(settings const& s) {
   return {static_cast<std::size_t>(s.heads),
-          {.channels = s.channels,
-           .condition_sizes = {s.condition},
-           .method = convolution_method::direct}};
+          {.channels = s.channels, .condition_sizes = {s.condition}, .method = s.method}};
 }
 inline std::vector<addloss::feature_shape> shapes_of(settings const& s) {
   return {static_cast<std::size_t>(s.heads), {s.batch, s.channels, s.length}};

@@ -180,10 +180,17 @@ double graph_ms(machine const& on, int count, std::function<void()> const& run) 
   return ms;
 }
 
-/// Multiplications and additions of a discriminator's step: kernel 9, then kernel 1.
+/// Multiplications and additions of the products of a discriminator's step: kernel 9, then kernel 1.
+template <class Product>
 double operations(settings const& s) {
+  bool const by_toom_cook =
+      !Product::template rounds_operands<float> && s.method != convolution_method::direct;
+  // A tile is 40 products for 18 tokens.
+  double const taps = by_toom_cook ? 40.0 * static_cast<double>((s.length + 17) / 18) /
+                                         static_cast<double>(s.length)
+                                   : 9;
   double const unit = 2.0 * static_cast<double>(s.batch * s.length * s.channels * s.channels);
-  return unit * s.heads * (9 * 9 + 7);
+  return unit * s.heads * (9 * taps + 7);
 }
 
 /// What a square product reaches, in TFLOP/s.
@@ -377,7 +384,7 @@ void time_steps(char const* name, settings const& s, host_step<float> const& hos
     return;
   }
   double const generator = graph_ms(on, 21, [&] { step.generator(); });
-  double const limit = 1e-9 * operations(s) / peak(on, product);
+  double const limit = 1e-9 * operations<Product>(s) / peak(on, product);
   std::printf(
       "%s: discriminator %.3f ms, in a graph %.3f ms; generator in a graph %.3f ms; "
       "products alone at the measured peak of %.0f TFLOP/s %.3f ms (%.0f %%); workspace %.0f MB\n",
@@ -443,6 +450,9 @@ int main(int count, char** values) {
   }
   host_step<float> const host(s);
   time_steps("float", s, host, on, full, json);
+  settings direct = s;
+  direct.method = convolution_method::direct;
+  time_steps("float, direct", direct, host_step<float>(direct), on, full, json);
   time_steps("tf32", s, host, on, tf32, json);
   time_steps("bfloat16", s, host, on, half, json);
   return good ? 0 : 1;

@@ -128,8 +128,7 @@ TEST_CASE("a convolution on a GPU with operands in bfloat16") {
 TEST_CASE("gradients that are not wanted are not computed on a GPU") {
   for (int const kernel : {1, 3, 9}) {
     conv1d<double> const layer{
-        2, 3, kernel,
-        kernel == 9 ? convolution_method::toom_cook : convolution_method::automatic};
+        2, 3, kernel, kernel == 9 ? convolution_method::toom_cook : convolution_method::automatic};
     auto in = inputs_for(layer, {2, 2, 5});
     in.parameter_gradients = false;
     check_near(on_gpu<double>(layer, in, heads_on(0)), on_cpu(layer, in), layer_tolerance<double>);

@@ -229,8 +229,7 @@ struct convolution {
       run_elements<1>(ctx.gpu, in_channels * out_channels,
                       add_taps<T>{memory.gradient, p.w_bar, in_channels * out_channels, taps});
     }
-    column_sums::add(ctx.gpu, rows(), out_channels, p.y_bar, memory.bias,
-                     p.w_bar + weight_count());
+    column_sums::add(ctx.gpu, rows(), out_channels, p.y_bar, memory.bias, p.w_bar + weight_count());
   }
 
   /// x as the operand whose rows are windows: itself or in the workspace. Narrower operands go to

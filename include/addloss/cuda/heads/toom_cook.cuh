@@ -51,7 +51,8 @@ __device__ T combination(Value const& value) {
   T sum = T(0);
   each_constant<Count>([&]<int n>() {
     constexpr double coefficient = Coefficients::template term<n>;
-    if constexpr (coefficient != 0) sum += static_cast<T>(coefficient) * value.template operator()<n>();
+    if constexpr (coefficient != 0)
+      sum += static_cast<T>(coefficient) * value.template operator()<n>();
   });
   return sum;
 }
@@ -293,8 +294,7 @@ struct toom_cook_convolution {
     parts const memory = parts_of(p.workspace);
     add_product(ctx, p, p.x, p.y_bar, false);
     if (second) add_product(ctx, p, p.x_dot, p.y_dot_bar, true);
-    run_elements<1>(ctx.gpu, weights(),
-                    add_weight_gradient<T>{memory.product, p.w_bar, weights()});
+    run_elements<1>(ctx.gpu, weights(), add_weight_gradient<T>{memory.product, p.w_bar, weights()});
     column_sums::add(ctx.gpu, tokens(), out_channels, p.y_bar, memory.bias,
                      p.w_bar + toom_cook_taps * weights());
   }
@@ -333,16 +333,17 @@ struct toom_cook_convolution {
     run_elements<1>(ctx.gpu, rows() * out_channels,
                     transform_gradient<T>{tiles_of(out_channels), y_bar, memory.gradient});
     ctx.product.multiply(
-        ctx.gpu, product_call<T, T>{.rows = out_channels,
-                                    .columns = in_channels,
-                                    .depth = rows(),
-                                    .batches = toom_cook_points,
-                                    .a = {memory.gradient, out_channels, rows() * out_channels, true},
-                                    .b = {memory.input, in_channels, rows() * in_channels},
-                                    .c = memory.product,
-                                    .c_ld = in_channels,
-                                    .c_batch_stride = weights(),
-                                    .adds = adds});
+        ctx.gpu,
+        product_call<T, T>{.rows = out_channels,
+                           .columns = in_channels,
+                           .depth = rows(),
+                           .batches = toom_cook_points,
+                           .a = {memory.gradient, out_channels, rows() * out_channels, true},
+                           .b = {memory.input, in_channels, rows() * in_channels},
+                           .c = memory.product,
+                           .c_ld = in_channels,
+                           .c_batch_stride = weights(),
+                           .adds = adds});
   }
 
   [[nodiscard]] std::int64_t tokens() const { return shape.batch * shape.length; }
