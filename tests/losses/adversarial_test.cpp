@@ -661,7 +661,7 @@ TEST_CASE("one NaN logit: where it shows, and that it is counted") {
     CHECK(non_finite == 2);
     CHECK(std::isnan(fake_gradient.at(1, 0, 130)));
     CHECK(std::isnan(fake_gradient.at(1, 1, 3)));
-    float loss = 0;
+    double loss = 0;
     value(test_context{}, adversarial{}.discriminator<float>(real.read, fake.read), loss);
     CHECK(std::isnan(loss));
   }
@@ -670,7 +670,7 @@ TEST_CASE("one NaN logit: where it shows, and that it is counted") {
 TEST_CASE("a finite logit whose loss overflows is counted") {
   float const z[] = {1, 1e30F, 2};
   rows<float const> const fake[] = {view(z, 1, 3)};
-  float loss = 0;
+  double loss = 0;
   std::int64_t bad = 0;
   value(test_context{}, adversarial<least_squares>{}.generator<float>(fake), loss,
         {.non_finite = &bad});
@@ -694,7 +694,7 @@ struct call {
   std::vector<rows<float>> fake_gradient{fake_out.write};
   std::vector<head_statistics> statistics = std::vector<head_statistics>(2);
   std::vector<float> upstream = {1, 1};
-  std::vector<float> losses = {static_cast<float>(guard), static_cast<float>(guard)};
+  std::vector<double> losses = {guard, guard};
   std::int64_t bad = -7;
   float scratch[64] = {};
 
@@ -726,7 +726,7 @@ struct call {
   std::string refusal() {
     std::string const text = run<Generator>();
     bool clean = bad == -7;
-    for (float const x : losses) clean = clean && x == static_cast<float>(guard);
+    for (double const x : losses) clean = clean && x == guard;
     for (auto const& s : statistics) {
       clean = clean && s.real.mean == guard && s.fake.mean == guard;
     }
@@ -839,6 +839,6 @@ TEST_CASE("one upstream gradient and one loss a sample") {
   upstream.upstream.push_back(1);
   CHECK(upstream.refusal() == "upstream (expected shape [2], one number a sample, got [3])");
   call losses;
-  losses.losses.push_back(static_cast<float>(guard));
+  losses.losses.push_back(guard);
   CHECK(losses.refusal() == "value (expected shape [2], one number a sample, got [3])");
 }

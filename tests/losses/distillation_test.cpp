@@ -305,7 +305,7 @@ TEST_CASE("students and targets of different storage types") {
 TEST_CASE("a student that equals its target has loss 0 and gradient 0") {
   auto student = tensor<float>::random(97);
   tensor<float> gradient;
-  float loss = 1;
+  double loss = 1;
   value_and_grad(test_context{},
                  distillation<exponential, absolute>{}(levels().table(), student.view(),
                                                        student.view(), timesteps),
@@ -356,7 +356,7 @@ TEST_CASE("NaN and infinity in the student or the target stay in their sample, a
   student.at(0, 69) = std::numeric_limits<float>::quiet_NaN();
   target.at(2, 3) = std::numeric_limits<float>::infinity();
   tensor<float> gradient;
-  std::vector<float> losses(batch);
+  std::vector<double> losses(batch);
   std::int64_t bad = 0;
   value_and_grad<per_sample>(
       test_context{}, distillation<>{}(levels().table(), student.view(), target.view(), timesteps),
@@ -450,7 +450,7 @@ TEST_CASE("NaN in any prediction that counts is in the loss and in the gradient"
                                              .unconditional = operands[2].view(),
                                              .guidance_scale = 3};
     tensor<float> gradient;
-    std::vector<float> losses(batch);
+    std::vector<double> losses(batch);
     std::int64_t bad = 0;
     value_and_grad<per_sample>(
         test_context{},
@@ -683,8 +683,7 @@ struct call {
   std::vector<std::int64_t> t = timesteps;
   gradient<float> g = out.view();
   std::vector<float> upstream = {1, 1, 1};
-  std::vector<float> losses = {static_cast<float>(guard), static_cast<float>(guard),
-                               static_cast<float>(guard)};
+  std::vector<double> losses = {guard, guard, guard};
   teacher_predictions<float> teacher{.noise = images[2].view(),
                                      .conditional = images[3].view(),
                                      .unconditional = images[4].view(),
@@ -698,7 +697,7 @@ struct call {
                                  {.upstream = upstream, .non_finite = &bad});
     });
     bool clean = bad == -7 && out.untouched();
-    for (float const x : losses) clean = clean && x == static_cast<float>(guard);
+    for (double const x : losses) clean = clean && x == guard;
     for (float const x : scratch) clean = clean && x == 0;
     if (!clean) return "written in spite of: " + text;
     std::string const begin = "value_and_grad: ";

@@ -364,7 +364,7 @@ TEST_CASE("NaN in either logit of a pair is in the loss and in both gradients, a
     logits[side].at(1, 1, 66) = std::numeric_limits<float>::quiet_NaN();
     pair_statistics health[2];
     std::int64_t bad = 0;
-    float losses[2] = {0, 0};
+    double losses[2] = {0, 0};
     value_and_grad<per_sample>(test_context{}, discriminator<float>(logits[0].read, logits[1].read),
                                view(losses, 2), {.first = out[0].write, .second = out[1].write},
                                {.non_finite = &bad, .statistics = health});
@@ -400,7 +400,7 @@ struct call {
   std::vector<rows<float>> second_gradient{out[1].write};
   std::vector<pair_statistics> statistics = std::vector<pair_statistics>(2);
   std::vector<float> upstream = {1, 1};
-  std::vector<float> losses = {static_cast<float>(guard), static_cast<float>(guard)};
+  std::vector<double> losses = {guard, guard};
   std::int64_t bad = -7;
   number lambda = 1;
   float scratch[64] = {};
@@ -418,7 +418,7 @@ struct call {
       text = e.what();
     }
     bool clean = bad == -7;
-    for (float const x : losses) clean = clean && x == static_cast<float>(guard);
+    for (double const x : losses) clean = clean && x == guard;
     for (auto const& s : statistics) {
       clean = clean && s.first.mean == guard && s.second.mean == guard;
     }

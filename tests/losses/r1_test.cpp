@@ -241,7 +241,7 @@ TEST_CASE("NaN and infinity in a feature gradient") {
   g.at(1, 1, 2) = -std::numeric_limits<float>::infinity();
   head_tensors<float> cotangent(2, {3, 67});
   double penalties[2] = {0, 0};
-  float losses[2] = {0, 0};
+  double losses[2] = {0, 0};
   std::int64_t bad = 0;
   value_and_grad<per_sample>(test_context{}, r1{}.on<float>(g.read), view(losses, 2),
                              {.features = cotangent.write},
@@ -283,7 +283,7 @@ struct call {
   std::vector<rows<float>> cotangent{out.write};
   std::vector<double> penalties = {guard, guard};
   std::vector<float> upstream = {1, 1};
-  std::vector<float> losses = {static_cast<float>(guard), static_cast<float>(guard)};
+  std::vector<double> losses = {guard, guard};
   std::int64_t bad = -7;
   float scratch[64] = {};
 
@@ -298,7 +298,7 @@ struct call {
       text = e.what();
     }
     bool clean = bad == -7;
-    for (float const x : losses) clean = clean && x == static_cast<float>(guard);
+    for (double const x : losses) clean = clean && x == guard;
     for (double const x : penalties) clean = clean && x == guard;
     out.each([&](std::size_t k, std::size_t b, std::size_t i) {
       clean = clean && out.at(k, b, i) == static_cast<float>(guard);
@@ -393,6 +393,6 @@ TEST_CASE("shapes of feature gradients and cotangents are checked") {
   upstream.upstream.pop_back();
   CHECK(upstream.refusal() == "upstream (expected shape [2], one number a sample, got [1])");
   call losses;
-  losses.losses.push_back(static_cast<float>(guard));
+  losses.losses.push_back(guard);
   CHECK(losses.refusal() == "value (expected shape [2], one number a sample, got [3])");
 }
