@@ -14,10 +14,8 @@ set(ADDLOSS_STRICT_WARNINGS
     -Wshadow
     -Werror)
 
-# addloss_own_program(<name> <source>...): an executable with strict warnings, addloss, and
-# OpenMP and Eigen where they were found.
-function(addloss_own_program name)
-  add_executable(${name} ${ARGN})
+# addloss_own_options(<target>): strict warnings, addloss, and OpenMP and Eigen where they were found.
+function(addloss_own_options name)
   target_link_libraries(${name} PRIVATE addloss::addloss)
   foreach(optional IN ITEMS OpenMP::OpenMP_CXX Eigen3::Eigen)
     if(TARGET ${optional})
@@ -26,6 +24,12 @@ function(addloss_own_program name)
   endforeach()
   target_compile_options(${name} PRIVATE ${ADDLOSS_STRICT_WARNINGS})
   set_target_properties(${name} PROPERTIES CXX_EXTENSIONS OFF)
+endfunction()
+
+# addloss_own_program(<name> <source>...): an executable with these.
+function(addloss_own_program name)
+  add_executable(${name} ${ARGN})
+  addloss_own_options(${name})
 endfunction()
 
 # addloss_cannot_run(<target> <reason>): a target that says why there is nothing to run.
