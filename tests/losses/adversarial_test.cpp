@@ -504,16 +504,20 @@ TEST_CASE("wasserstein: value, gradients and statistics of several heads") {
 
 TEST_CASE("a logit loss of one's own, with its settings") {
   check<double, false>(pulled_critic{.pull = 0.25}, three_heads);
-  check<double, true>(pulled_critic{.pull = 0.25}, three_heads);
+  if constexpr (each_with_each) {
+    check<double, true>(pulled_critic{.pull = 0.25}, three_heads);
+  }
 }
 
 TEST_CASE("reductions over tokens, heads and the batch") {
   for (shape const& s : {three_heads, strided}) {
-    check<double, false, sum, sum, mean>(hinge{}, s);
-    check<double, false, mean, mean, sum>(hinge{}, s);
     check<double, false, sum, mean, per_sample>(hinge{}, s);
-    check<double, true, sum, mean, per_sample>(hinge{}, s);
     check<double, true, mean, mean, sum>(hinge{}, s);
+    if constexpr (each_with_each) {
+      check<double, false, sum, sum, mean>(hinge{}, s);
+      check<double, false, mean, mean, sum>(hinge{}, s);
+      check<double, true, sum, mean, per_sample>(hinge{}, s);
+    }
   }
 }
 
@@ -544,10 +548,12 @@ TEST_CASE("logits stored in each type") {
   check<float, false>(hinge{}, three_heads);
   check<float, true>(hinge{}, strided);
   check<half, false>(hinge{}, strided);
-  check<half, true>(hinge{}, three_heads);
-  check<bfloat16, false>(hinge{}, three_heads);
   check<bfloat16, true>(hinge{}, strided);
-  check<float, false>(non_saturating{}, three_heads);
+  if constexpr (each_with_each) {
+    check<half, true>(hinge{}, three_heads);
+    check<bfloat16, false>(hinge{}, three_heads);
+    check<float, false>(non_saturating{}, three_heads);
+  }
 #if !defined(ADDLOSS_TEST_ON_GPU)
   check<half, false>(non_saturating{}, three_heads);
   check<bfloat16, false>(non_saturating{}, strided);
