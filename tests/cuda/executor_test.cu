@@ -558,6 +558,21 @@ TEST_CASE("a noise's key that is missing is refused, and so are empty tensors an
         }) == "add_noise: noise (expected the shape of x0, [2,70], got [2,35])");
 }
 
+TEST_CASE("nfsd's negative is asked for before it is known whether the timesteps need it") {
+  call const c;
+  auto const text = [&](auto const& negative) {
+    teacher_predictions<float, device_space> const teacher{
+        .conditional = c.y.view(2, 70), .unconditional = c.y.view(2, 70), .negative = negative};
+    return error_of([&] {
+      workspace_bytes(distillation<nfsd>{}.from_teacher(epsilon_prediction{}, constant_schedule{},
+                                                        c.x.view(2, 70), teacher, c.t.view(2)));
+    });
+  };
+  CHECK(text(rows<float const, device_space>()) ==
+        "workspace_bytes: teacher.negative (expected a tensor, got none)");
+  CHECK(text(c.y.view(2, 70)) == "no error");
+}
+
 TEST_CASE("a launch that fails is a cuda_error with its code") {
   try {
     cuda::check("launch", cudaErrorInvalidConfiguration);

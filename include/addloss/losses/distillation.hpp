@@ -34,7 +34,9 @@ struct teacher_predictions {
   noise_source<T, Space> noise{};  ///< the noise in x_t: stored, or normal_noise{key}
   rows<T const, Space> conditional{};  ///< c
   rows<T const, Space> unconditional{};  ///< u; may be absent where guidance_scale is 1
-  rows<T const, Space> negative{};  ///< prediction for a negative prompt; read by nfsd only
+  /// Prediction for a negative prompt; read by nfsd only, for t >= its threshold. On a GPU it must be
+  /// there whatever the timesteps, as they are not read before the kernel runs.
+  rows<T const, Space> negative{};
   double guidance_scale = 1;  ///< s
 };
 
@@ -323,7 +325,7 @@ struct teacher_distillation {
       detail::check_noise(function, "teacher.noise", teacher.noise, "student", student);
     }
     detail::check_timesteps(function, schedule, timesteps, student.count);
-    bool subtracts = false;
+    bool subtracts = !std::same_as<Space, host_space>;
     if constexpr (std::same_as<Space, host_space>) {
       for (std::int64_t b = 0; b < student.count; ++b) {
         time_type const t = timesteps.data[b * timesteps.row_stride];
