@@ -150,8 +150,8 @@ template <class Space, class Schedule, class Body>
 at::Tensor with_schedule(at::Device device, Schedule const& schedule, Body const& body) {
   if constexpr (std::same_as<Schedule, torch_schedule>) {
     if (schedule.levels().device() != device) {
-      fail("distil", "schedule", text() << "one on " << device.str().c_str(),
-           text() << "one on " << schedule.levels().device().str().c_str());
+      fail("distil", "schedule", text() << "levels on " << device.str().c_str(),
+           text() << "levels on " << schedule.levels().device().str().c_str());
     }
     return body(schedule.template table<Space>());
   } else if constexpr (schedule_in<Schedule, Space>) {

@@ -199,7 +199,7 @@ TEST_CASE("what a GPU cannot be given is refused by name") {
   CHECK(error(torch_schedule(levels()), x, there, times()) ==
         "rows_from_torch: target (expected a tensor on the CPU, got one on cuda:0)");
   CHECK(error(schedule, x, x, times()) ==
-        "distil: schedule (expected one on cpu, got one on cuda:0)");
+        "distil: schedule (expected levels on cpu, got levels on cuda:0)");
   CHECK(error(levels().table(), there, there, times().to(gpu)) ==
         "distil: schedule (expected a torch_schedule on cuda:0, got a table elsewhere)");
   at::Tensor const other = x.to(at::Device(at::kCUDA, 1));
