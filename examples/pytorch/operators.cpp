@@ -5,54 +5,40 @@
 // `levels` [T, 2] (Double) are alpha and sigma of each timestep; timesteps are Long.
 #include <addloss/torch/losses.hpp>
 #include <addloss/torch/schedule.hpp>
-#include <addloss/weighting/snr.hpp>
-#include <addloss/weighting/uniform.hpp>
 
 #include <torch/library.h>
 
-#include <cstdint>
 #include <string>
-#include <type_traits>
 #include <utility>
-#include <variant>
 
+#include "policies.hpp"
 #include "tracing.hpp"
-
-namespace {
 
 namespace tl = addloss::torch_loss;
 using at::Tensor;
+
+namespace operators {
+
+/// The second derivative, which torch/losses.hpp asks for.
+static Tensor curvature(any_policy const& any, Tensor const& slope) {
+  return any.visit([&](auto policy) { return tl::detail::curvature(policy, slope); });
+}
+
+}  // namespace operators
+
+namespace {
+
+using operators::any_policy;
+using operators::any_weighting;
 // std::optional, or what older versions have instead.
 using optional_tensor = decltype(std::declval<c10::IValue const&>().toOptional<Tensor>());
 
-/// A loss of logits that is known when the program runs: compiled once for all of them.
-struct any_policy {
-  std::variant<addloss::hinge, addloss::non_saturating, addloss::least_squares,
-               addloss::wasserstein>
-      chosen;
-
-  template <class V>
-  [[nodiscard]] auto discriminator(V logit, V label, V weight) const {
-    return std::visit(
-        [&](auto const& policy) { return policy.discriminator(logit, label, weight); }, chosen);
-  }
-  template <class V>
-  [[nodiscard]] auto generator(V logit, V weight) const {
-    return std::visit([&](auto const& policy) { return policy.generator(logit, weight); }, chosen);
-  }
-};
-
-/// Its second derivative, which torch/losses.hpp asks for.
-Tensor curvature(any_policy const& any, Tensor const& slope) {
-  return std::visit([&](auto const& policy) { return tl::detail::curvature(policy, slope); },
-                    any.chosen);
-}
-
 addloss::adversarial<any_policy> adversarial_of(std::string const& name) {
-  if (name == "hinge") return {{addloss::hinge{}}};
-  if (name == "non_saturating") return {{addloss::non_saturating{}}};
-  if (name == "least_squares") return {{addloss::least_squares{}}};
-  if (name == "wasserstein") return {{addloss::wasserstein{}}};
+  using policies = any_policy::name;
+  if (name == "hinge") return {{policies::hinge}};
+  if (name == "non_saturating") return {{policies::non_saturating}};
+  if (name == "least_squares") return {{policies::least_squares}};
+  if (name == "wasserstein") return {{policies::wasserstein}};
   addloss::detail::fail("addloss", "policy", "hinge, non_saturating, least_squares or wasserstein",
                         name.c_str());
 }
@@ -67,43 +53,22 @@ Tensor with_prediction(std::string const& name, Body const& body) {
   addloss::detail::fail("addloss", "prediction", "epsilon, v, x0 or flow", name.c_str());
 }
 
-/// A weighting that is known when the program runs, likewise.
-struct any_weighting {
-  std::variant<addloss::uniform, addloss::exponential, addloss::sds, addloss::snr, addloss::min_snr>
-      chosen;
-
-  [[nodiscard]] double at(addloss::noise_level level) const {
-    return std::visit([&](auto const& weighting) { return weighting.at(level); }, chosen);
-  }
-  [[nodiscard]] double over_alpha(addloss::noise_level level) const {
-    return std::visit(
-        [&](auto const& weighting) {
-          if constexpr (addloss::weighting_without_pole<std::decay_t<decltype(weighting)>>) {
-            return weighting.over_alpha(level);
-          } else {
-            return weighting.at(level) / level.alpha;
-          }
-        },
-        chosen);
-  }
-};
-
-any_weighting weighting_of(std::string const& name) {
-  if (name == "uniform") return {addloss::uniform{}};
-  if (name == "exponential") return {addloss::exponential{}};
+addloss::distillation<any_weighting> distillation_of(std::string const& name) {
+  using weightings = any_weighting::name;
+  if (name == "uniform") return {{weightings::uniform}};
+  if (name == "exponential") return {{weightings::exponential}};
   // From a target; from predictions nfsd is a type of its own.
-  if (name == "sds" || name == "nfsd") return {addloss::sds{}};
-  if (name == "snr") return {addloss::snr{}};
-  if (name == "min_snr") return {addloss::min_snr{}};
+  if (name == "sds" || name == "nfsd") return {{weightings::sds}};
+  if (name == "snr") return {{weightings::snr}};
+  if (name == "min_snr") return {{weightings::min_snr}};
   addloss::detail::fail("addloss", "weighting", "uniform, exponential, sds, nfsd, snr or min_snr",
                         name.c_str());
 }
 
 Tensor distillation(Tensor const& student, Tensor const& target, Tensor const& timesteps,
                     Tensor const& levels, std::string const& weighting, double grad_scale) {
-  return tl::distil(addloss::distillation<any_weighting>{weighting_of(weighting)},
-                    addloss::torch_schedule(levels), student, target, timesteps,
-                    {.grad_scale = grad_scale});
+  return tl::distil(distillation_of(weighting), addloss::torch_schedule(levels), student, target,
+                    timesteps, {.grad_scale = grad_scale});
 }
 
 Tensor distillation_from_teacher(Tensor const& student, Tensor const& conditional,
@@ -128,9 +93,8 @@ Tensor distillation_from_teacher(Tensor const& student, Tensor const& conditiona
     }
     return distil(addloss::distillation<addloss::nfsd>{}, addloss::epsilon_prediction{});
   }
-  return with_prediction(prediction, [&](auto type) {
-    return distil(addloss::distillation<any_weighting>{weighting_of(weighting)}, type);
-  });
+  return with_prediction(prediction,
+                         [&](auto type) { return distil(distillation_of(weighting), type); });
 }
 
 Tensor generator(at::TensorList fake, std::string const& policy, double grad_scale) {
@@ -182,14 +146,8 @@ constexpr definition definitions[] = {
     {"approximate_r1", "Tensor[] logits, Tensor[] perturbed, float weight, float grad_scale=1"},
 };
 
-}  // namespace
-
-TORCH_LIBRARY(addloss, library) {
-  for (definition const& op : definitions) tracing::define(library, op.name, op.arguments);
-}
-
-// A kernel of a device is a function that LibTorch differentiates.
-TORCH_LIBRARY_IMPL(addloss, CPU, library) {
+/// Functions that LibTorch differentiates, on whatever device their tensors lie.
+void register_kernels(torch::Library& library) {
   library.impl("distillation", distillation);
   library.impl("distillation_from_teacher", distillation_from_teacher);
   library.impl("generator", generator);
@@ -199,6 +157,14 @@ TORCH_LIBRARY_IMPL(addloss, CPU, library) {
   library.impl("r1", r1);
   library.impl("approximate_r1", approximate_r1);
 }
+
+}  // namespace
+
+TORCH_LIBRARY(addloss, library) {
+  for (definition const& op : definitions) tracing::define(library, op.name, op.arguments);
+}
+
+TORCH_LIBRARY_IMPL(addloss, CPU, library) { register_kernels(library); }
 
 TORCH_LIBRARY_IMPL(addloss, Autograd, library) {
   for (definition const& op : definitions) tracing::register_autograd(library, op.name);
