@@ -7,6 +7,10 @@ their gradients times `grad_scale`: give the loss scale of a GradScaler.
 Images are [B, ...], logits one tensor [B, L] a head. `timesteps` [B] are int64; `levels` [T, 2],
 float64, are alpha and sigma of each of them: x_t = alpha x_0 + sigma noise. Every loss is a mean over
 the batch.
+
+All tensors of a call are on one device, timesteps and levels too, and those of images and logits of
+one type. On a GPU nothing waits, so a timestep outside the levels is no error there, but makes the loss
+NaN.
 """
 import math
 
@@ -18,12 +22,12 @@ def load(path):
     torch.ops.load_library(path)
 
 
-def cosine_levels(timesteps=1000, offset=0.008):
+def cosine_levels(timesteps=1000, offset=0.008, device="cpu"):
     """alpha and sigma of each timestep of a cosine schedule, [T, 2]: any schedule will do."""
     t = torch.arange(1, timesteps + 1, dtype=torch.float64) / timesteps
     angle = (t + offset) / (1 + offset) * math.pi / 2
     alpha = (torch.cos(angle) / math.cos(offset / (1 + offset) * math.pi / 2)).clamp_min(1e-3)
-    return torch.stack([alpha, (1 - alpha**2).clamp_min(0).sqrt()], 1).contiguous()
+    return torch.stack([alpha, (1 - alpha**2).clamp_min(0).sqrt()], 1).contiguous().to(device)
 
 
 def distillation(student, target, timesteps, levels, weighting="exponential", grad_scale=1.0):

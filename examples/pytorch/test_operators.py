@@ -1,27 +1,41 @@
 # SPDX-License-Identifier: MIT
 """The operators against plain PyTorch code and torch's own checks of gradients.
 
-    python3 test_operators.py <library>
+    python3 test_operators.py <library> [--device cuda] [test]...
+
+Exit status 77: there is no such device.
 """
+import argparse
 import sys
 import unittest
 
 import torch
 import torch.nn.functional as F
 from torch import library
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import gradcheck, gradgradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import losses
 import train
 
-LEVELS = losses.cosine_levels()
-TIMES = torch.tensor([10, 500, 900])
+parser = argparse.ArgumentParser()
+parser.add_argument("library")
+parser.add_argument("--device", default="cpu")
+ARGUMENTS, REST = parser.parse_known_args()
+DEVICE = torch.device(ARGUMENTS.device)
+if DEVICE.type == "cuda" and not torch.cuda.is_available():
+    print("skipped: no GPU")
+    sys.exit(77)
+losses.load(ARGUMENTS.library)
+
+LEVELS = losses.cosine_levels(device=DEVICE)
+TIMES = torch.tensor([10, 500, 900], device=DEVICE)
 
 
 def numbers(*shape, phase=0.0, dtype=torch.float64):
-    count = torch.Size(shape).numel()
-    return (1.7 * torch.sin(0.7 * torch.arange(count, dtype=torch.float64) + phase)).view(shape).to(dtype)
+    x = torch.arange(torch.Size(shape).numel(), dtype=torch.float64)
+    return (1.7 * torch.sin(0.7 * x + phase)).view(shape).to(DEVICE, dtype)
 
 
 def wanted(*tensors):
@@ -32,19 +46,19 @@ def gradients_of(loss, inputs, twice=False):
     return torch.autograd.grad(3 * loss, inputs, create_graph=twice)  # an upstream gradient of 3
 
 
-def calls(device="cpu", dtype=torch.float64):
+def calls(device=DEVICE, dtype=torch.float64, rounded=torch.float64):
     """Each operator, arguments for it, and those of them that have gradients."""
     def n(phase, requires_grad=False):
-        return numbers(3, 4, phase=phase, dtype=dtype).to(device).requires_grad_(requires_grad)
+        return numbers(3, 4, phase=phase, dtype=rounded).to(device, dtype).requires_grad_(requires_grad)
 
-    x, y = n(0, True), n(1, True)
+    x, y, z, w = (n(phase, True) for phase in range(4))
     t, levels = TIMES.to(device), LEVELS.to(device)
     ops = torch.ops.addloss
     return [(ops.distillation, (x, n(1), t, levels, "sds"), [x]),
             (ops.distillation_from_teacher,
              (x, n(1), n(2), None, n(3), t, levels, "v", "exponential", 3.0), [x]),
             (ops.generator, ([x], "hinge"), [x]),
-            (ops.discriminator, ([x, y], [y, x], "non_saturating"), [x, y]),
+            (ops.discriminator, ([x, y], [z, w], "non_saturating"), [x, y, z, w]),
             (ops.relativistic_generator, ([x], [y]), [x, y]),
             (ops.relativistic_discriminator, ([x], [y]), [x, y]),
             (ops.r1, ([x, y], 0.5), [x, y]),
@@ -102,7 +116,7 @@ class Operators(unittest.TestCase):
         alpha, sigma = LEVELS[TIMES].unbind(1)
         snr = (alpha / sigma)**2
         target = numbers(3, 4, phase=1)
-        for name, weight in (("uniform", torch.ones(3, dtype=alpha.dtype)), ("exponential", alpha),
+        for name, weight in (("uniform", torch.ones_like(alpha)), ("exponential", alpha),
                              ("sds", alpha * sigma / 2), ("nfsd", alpha * sigma / 2), ("snr", snr),
                              ("min_snr", snr.clamp_max(5))):
             with self.subTest(name):
@@ -211,18 +225,42 @@ class Operators(unittest.TestCase):
         ours = penalty(lambda logits, features: losses.r1([logits], [features], 0.3))
         torch.testing.assert_close(ours, penalty(plain), rtol=1e-10, atol=1e-12)
 
-    def test_meta_tensors_have_shapes_and_gradients(self):
-        for op, arguments, inputs in calls("meta", torch.half):
+    def test_half_types(self):
+        for dtype in (torch.half, torch.bfloat16):
+            for (op, arguments, inputs), (_, wide_arguments, wide) in zip(
+                    calls(dtype=dtype), calls(dtype=torch.float32, rounded=dtype)):
+                with self.subTest(op, dtype=dtype):
+                    loss, expected = op(*arguments), op(*wide_arguments)
+                    torch.testing.assert_close(loss, expected)
+                    torch.testing.assert_close(gradients_of(loss, inputs),
+                                               tuple(g.to(dtype) for g in gradients_of(expected, wide)))
+
+    def check_shapes(self, device):
+        for op, arguments, inputs in calls(device, torch.half):
             with self.subTest(op):
                 loss = op(*arguments)
-                self.assertEqual((loss.shape, loss.dtype, loss.device.type, loss.requires_grad),
-                                 (torch.Size([]), torch.float32, "meta", True))
+                self.assertEqual((loss.shape, loss.dtype, loss.device, loss.requires_grad),
+                                 (torch.Size([]), torch.float32, inputs[0].device, True))
                 for gradient, x in zip(torch.autograd.grad(loss, inputs), inputs):
                     self.assertEqual((gradient.shape, gradient.dtype, gradient.device), (x.shape, x.dtype, x.device))
                 with torch.no_grad():
                     self.assertFalse(op(*arguments).requires_grad)
                 with self.assertRaisesRegex(RuntimeError, "expected one derivative of what is traced, got two"):
                     torch.autograd.grad(op(*arguments), inputs, create_graph=True)
+
+    def test_meta_tensors_have_shapes_and_gradients(self):
+        self.check_shapes("meta")
+
+    @unittest.skipUnless(hasattr(torch, "compile"), "fake tensors of a GPU need PyTorch 2")
+    def test_fake_tensors_say_where_results_will_be(self):
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            self.check_shapes(DEVICE)
+            # Autograd needs a GPU for those of one.
+            for op, arguments, inputs in calls("cuda", torch.half):
+                loss, gradients = getattr(torch.ops.addloss, op.__name__ + "_and_gradients")(*arguments)
+                with self.subTest(op):
+                    self.assertEqual([str(x.device) for x in (op(*arguments), loss, *gradients)],
+                                     ["cuda:0"] * (2 + len(inputs)))
 
     def test_a_tracer_sees_gradients_of_the_same_bits(self):
         for op, arguments, inputs in calls():
@@ -253,8 +291,16 @@ class Operators(unittest.TestCase):
         x = numbers(3, 4)
         with self.assertRaisesRegex(RuntimeError, r"target \(expected Double, got Float\)"):
             losses.distillation(x, x.float(), TIMES, LEVELS)
-        with self.assertRaisesRegex(RuntimeError, r"timesteps\[1\] \(expected 0 to 999, got 1000\)"):
-            losses.distillation(x, x, torch.tensor([0, 1000, 1]), LEVELS)
+        outside = torch.tensor([0, 1000, 1], device=DEVICE)
+        if DEVICE.type == "cpu":
+            with self.assertRaisesRegex(RuntimeError, r"timesteps\[1\] \(expected 0 to 999, got 1000\)"):
+                losses.distillation(x, x, outside, LEVELS)
+        else:
+            self.assertTrue(losses.distillation(x, x, outside, LEVELS).isnan())
+            with self.assertRaisesRegex(RuntimeError, r"timesteps \(expected a tensor on cuda:0, got one on cpu\)"):
+                losses.distillation(x, x, TIMES.cpu(), LEVELS)
+            with self.assertRaisesRegex(RuntimeError, r"expected levels on cuda:0, got levels on cpu\)"):
+                losses.distillation(x, x, TIMES, LEVELS.cpu())
         with self.assertRaisesRegex(RuntimeError, "least_squares or wasserstein, got other"):
             losses.generator([x], "other")
         with self.assertRaisesRegex(RuntimeError, "snr or min_snr, got other"):
@@ -263,14 +309,15 @@ class Operators(unittest.TestCase):
             losses.distillation_from_teacher(x, x, TIMES, LEVELS, "other")
         with self.assertRaisesRegex(RuntimeError, r"expected epsilon, as the weighting is nfsd, got v"):
             losses.distillation_from_teacher(x, x, TIMES, LEVELS, "v", weighting="nfsd")
+        with self.assertRaisesRegex(RuntimeError, r"negative \(expected a tensor, got none\)"):
+            losses.distillation_from_teacher(x, x, TIMES, LEVELS, "epsilon", unconditional=x, weighting="nfsd")
         with self.assertRaisesRegex(RuntimeError, r"noise"):
             losses.distillation_from_teacher(x, x, TIMES, LEVELS, "v")
 
     def test_training_lowers_the_distillation_loss(self):
-        first, last = train.train(100)
+        first, last = train.train(100, DEVICE)
         self.assertLess(last, 0.5 * first)
 
 
 if __name__ == "__main__":
-    losses.load(sys.argv.pop(1))
-    unittest.main()
+    unittest.main(argv=[sys.argv[0], *REST])

@@ -2,9 +2,9 @@
 """ADD steps in PyTorch with the operators of addloss. Networks and images are stand-ins: all images
 are one pattern with a little noise, and the teacher knows it.
 
-    python3 train.py build/torch/lib/libaddloss_operators.so
+    python3 train.py build/torch/lib/libaddloss_operators.so [--device cuda]
 """
-import sys
+import argparse
 
 import torch
 
@@ -16,17 +16,18 @@ def network(channels_in, channels_out):
                                torch.nn.Conv2d(16, channels_out, 3, padding=1))
 
 
-def train(steps):
+def train(steps, device="cpu"):
     """Returns the first and the last distillation loss."""
     torch.manual_seed(0)
-    levels = losses.cosine_levels()
+    levels = losses.cosine_levels(device=device)
+    taus = torch.tensor([249, 499, 749, 999], device=device)
     student = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 256),
-                                  torch.nn.Unflatten(1, (1, 16, 16)))
-    heads = torch.nn.ModuleList([network(1, 1), network(1, 1)])
+                                  torch.nn.Unflatten(1, (1, 16, 16))).to(device)
+    heads = torch.nn.ModuleList([network(1, 1), network(1, 1)]).to(device)
     student_optimiser = torch.optim.Adam(student.parameters(), 1e-2)
     heads_optimiser = torch.optim.Adam(heads.parameters(), 1e-3)
-    pattern = torch.rand(1, 1, 16, 16) * 2 - 1
-    real = pattern + 0.1 * torch.randn(8, 1, 16, 16)
+    pattern = torch.rand(1, 1, 16, 16, device=device) * 2 - 1
+    real = pattern + 0.1 * torch.randn(8, 1, 16, 16, device=device)
     history = []
 
     def level(t):
@@ -41,31 +42,40 @@ def train(steps):
         alpha, sigma = level(t)
         return (alpha * x_t - pattern) / sigma
 
-    for _ in range(steps):
-        t = torch.tensor([249, 499, 749, 999])[torch.randint(4, (8,))]
-        fake = student(noised(real, t, torch.randn_like(real)))
-
+    def discriminator_loss(fake):
         features = [real.clone().requires_grad_() for _ in heads]
         real_logits = [head(x).flatten(1) for head, x in zip(heads, features)]
         fake_logits = [head(fake.detach()).flatten(1) for head in heads]
-        loss = losses.discriminator(real_logits, fake_logits) + losses.r1(real_logits, features, 1e-3)
+        return losses.discriminator(real_logits, fake_logits) + losses.r1(real_logits, features, 1e-3)
+
+    def distillation_loss(fake):
+        t = torch.randint(900, (8,), device=device)
+        noise = torch.randn_like(fake)
+        with torch.no_grad():
+            v = teacher(noised(fake, t, noise), t)
+        return losses.distillation_from_teacher(fake, v, t, levels, "v", noise)
+
+    for _ in range(steps):
+        t = taus[torch.randint(4, (8,), device=device)]
+        fake = student(noised(real, t, torch.randn_like(real)))
+        loss = discriminator_loss(fake)
         heads_optimiser.zero_grad()
         loss.backward()
         heads_optimiser.step()
 
-        t = torch.randint(900, (8,))
-        noise = torch.randn_like(fake)
-        with torch.no_grad():
-            v = teacher(noised(fake, t, noise), t)
-        distilled = losses.distillation_from_teacher(fake, v, t, levels, "v", noise)
+        distilled = distillation_loss(fake)
         loss = losses.generator([head(fake).flatten(1) for head in heads]) + 2.5 * distilled
         student_optimiser.zero_grad()
         loss.backward()
         student_optimiser.step()
-        history.append(distilled.item())
-    return history[0], history[-1]
+        history.append(distilled.detach())
+    return history[0].item(), history[-1].item()
 
 
 if __name__ == "__main__":
-    losses.load(sys.argv[1])
-    print("distillation: first %.4f, last %.4f" % train(100))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("library")
+    parser.add_argument("--device", default="cpu")
+    arguments = parser.parse_args()
+    losses.load(arguments.library)
+    print("distillation: first %.4f, last %.4f" % train(100, arguments.device))
