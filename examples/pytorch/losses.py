@@ -9,8 +9,8 @@ float64, are alpha and sigma of each of them: x_t = alpha x_0 + sigma noise. Eve
 the batch.
 
 All tensors of a call are on one device, timesteps and levels too, and those of images and logits of
-one type. On a GPU nothing waits, so a timestep outside the levels is no error there, but makes the loss
-NaN.
+one type; under autocast float ones and half ones may meet, and count as float. On a GPU nothing waits,
+so a timestep outside the levels is no error there, but makes the loss NaN.
 """
 import math
 

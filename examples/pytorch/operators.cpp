@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The losses as operators of PyTorch, torch.ops.addloss.*: losses.py loads them, and says what they
-// compute. tracing.hpp gives each its autograd, and its shapes for meta and fake tensors.
+// compute. tracing.hpp gives each its autograd, its casts under autocast, and its shapes for meta and
+// fake tensors.
 //
 // `levels` [T, 2] (Double) are alpha and sigma of each timestep; timesteps are Long.
 #include <addloss/torch/losses.hpp>
@@ -168,6 +169,12 @@ TORCH_LIBRARY_IMPL(addloss, CPU, library) { register_kernels(library); }
 
 TORCH_LIBRARY_IMPL(addloss, Autograd, library) {
   for (definition const& op : definitions) tracing::register_autograd(library, op.name);
+}
+TORCH_LIBRARY_IMPL(addloss, AutocastCPU, library) {
+  for (definition const& op : definitions) tracing::register_casts(library, op.name);
+}
+TORCH_LIBRARY_IMPL(addloss, AutocastCUDA, library) {
+  for (definition const& op : definitions) tracing::register_casts(library, op.name);
 }
 TORCH_LIBRARY_IMPL(addloss, CompositeExplicitAutograd, library) {
   for (definition const& op : definitions) tracing::register_gradients(library, op.name);

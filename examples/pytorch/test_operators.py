@@ -235,6 +235,22 @@ class Operators(unittest.TestCase):
                     torch.testing.assert_close(gradients_of(loss, inputs),
                                                tuple(g.to(dtype) for g in gradients_of(expected, wide)))
 
+    def test_autocast_takes_the_widest_type(self):
+        narrow, wide = numbers(3, 4).bfloat16(), numbers(3, 4, phase=1).float()
+        calls_of = {"distillation": lambda x: losses.distillation(x, wide, TIMES, LEVELS),
+                    "discriminator": lambda x: losses.discriminator([wide, wide], [wide, x])}
+        for name, loss in calls_of.items():
+            with self.subTest(name):
+                x, y = wanted(narrow, narrow.float())
+                with self.assertRaisesRegex(RuntimeError, "expected (BFloat16, got Float|Float, got BFloat16)"):
+                    loss(x)
+                with torch.autocast(DEVICE.type, torch.bfloat16):
+                    got = loss(x)
+                expected = loss(y)
+                self.assertTrue(torch.equal(got, expected))
+                self.assertTrue(torch.equal(*(torch.autograd.grad(of, z)[0].bfloat16()
+                                              for of, z in ((got, x), (expected, y)))))
+
     def check_shapes(self, device):
         for op, arguments, inputs in calls(device, torch.half):
             with self.subTest(op):
@@ -315,8 +331,10 @@ class Operators(unittest.TestCase):
             losses.distillation_from_teacher(x, x, TIMES, LEVELS, "v")
 
     def test_training_lowers_the_distillation_loss(self):
-        first, last = train.train(100, DEVICE)
-        self.assertLess(last, 0.5 * first)
+        for autocast in (False, True):
+            with self.subTest(autocast=autocast):
+                first, last = train.train(100, DEVICE, autocast)
+                self.assertLess(last, 0.5 * first)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Autograd of the operators, so that torch.compile and other tracers can follow them.
+/// Autograd of the operators, so that torch.compile and other tracers can follow them, and autocast.
 ///
 /// The kernels of a device are functions that LibTorch differentiates, which a tracer does not see
 /// through. So each operator `f` has a second one beside it, `f_and_gradients`, which gives the loss
@@ -16,6 +16,8 @@
 #include <torch/library.h>
 
 #include <cstddef>
+#include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -52,6 +54,18 @@ inline tensors differentiated(OperatorHandle const& op, Stack& stack) {
     }
   });
   return result;
+}
+
+/// Puts `change` of it in the place of a tensor, or of each in a list.
+template <class Change>
+void replace(c10::IValue& argument, Change const& change) {
+  if (argument.isTensor()) {
+    argument = change(argument.toTensor());
+  } else if (argument.isTensorList()) {
+    c10::List<at::Tensor> list;
+    for (at::Tensor const& tensor : argument.toTensorVector()) list.push_back(change(tensor));
+    argument = std::move(list);
+  }
 }
 
 /// Whether the tensors have no numbers, or somebody wants to see each operation on them.
@@ -112,15 +126,7 @@ inline void gradients_of(OperatorHandle const& op, Stack* stack) {
     inputs.push_back(tensor.detach().requires_grad_());
     return inputs.back();
   };
-  each_differentiated(op, *stack, [&](c10::IValue& argument) {
-    if (argument.isTensor()) {
-      argument = variable(argument.toTensor());
-    } else {
-      c10::List<at::Tensor> list;
-      for (at::Tensor const& tensor : argument.toTensorVector()) list.push_back(variable(tensor));
-      argument = std::move(list);
-    }
-  });
+  each_differentiated(op, *stack, [&](c10::IValue& argument) { replace(argument, variable); });
   double const grad_scale = stack->back().toDouble();
   std::string const name = op.schema().name();
   at::AutoGradMode const enable(true);
@@ -128,6 +134,29 @@ inline void gradients_of(OperatorHandle const& op, Stack* stack) {
   at::Tensor const value = torch::jit::pop(*stack).toTensor();
   tensors gradients = torch::autograd::grad({value}, inputs, {at::full_like(value, grad_scale)});
   torch::jit::push(*stack, value.detach(), std::move(gradients));
+}
+
+/// The kernel of `f` under autocast, where some tensors are of a half type and some are not: all
+/// become the widest of them. Double tensors (levels are) and integers stay.
+inline void cast_alike(OperatorHandle const& op, Stack* stack) {
+  c10::impl::ExcludeDispatchKeyGuard const below(c10::autocast_dispatch_keyset);
+  auto const casts = [](at::Tensor const& tensor) {
+    return tensor.defined() && tensor.is_floating_point() && tensor.scalar_type() != at::kDouble;
+  };
+  auto const arguments = std::span(*stack).last(op.schema().arguments().size());
+  std::optional<at::ScalarType> widest;
+  for (c10::IValue& argument : arguments) {
+    replace(argument, [&](at::Tensor const& tensor) {
+      auto const type = tensor.scalar_type();
+      if (casts(tensor)) widest = at::promote_types(widest.value_or(type), type);
+      return tensor;
+    });
+  }
+  for (c10::IValue& argument : arguments) {
+    replace(argument,
+            [&](at::Tensor const& tensor) { return casts(tensor) ? tensor.to(*widest) : tensor; });
+  }
+  op.callBoxed(stack);
 }
 
 /// What the loss of such tensors looks like, and its gradients.
@@ -152,6 +181,9 @@ inline void define(torch::Library& library, std::string const& name, std::string
 
 inline void register_autograd(torch::Library& library, std::string const& name) {
   library.impl(name.c_str(), torch::CppFunction::makeFromBoxedFunction<&differentiate>());
+}
+inline void register_casts(torch::Library& library, std::string const& name) {
+  library.impl(name.c_str(), torch::CppFunction::makeFromBoxedFunction<&cast_alike>());
 }
 inline void register_gradients(torch::Library& library, std::string const& name) {
   library.impl(with_suffix(name).c_str(),

@@ -2,7 +2,7 @@
 """ADD steps in PyTorch with the operators of addloss. Networks and images are stand-ins: all images
 are one pattern with a little noise, and the teacher knows it.
 
-    python3 train.py build/torch/lib/libaddloss_operators.so [--device cuda]
+    python3 train.py build/torch/lib/libaddloss_operators.so [--device cuda] [--autocast]
 """
 import argparse
 
@@ -16,8 +16,8 @@ def network(channels_in, channels_out):
                                torch.nn.Conv2d(16, channels_out, 3, padding=1))
 
 
-def train(steps, device="cpu"):
-    """Returns the first and the last distillation loss."""
+def train(steps, device="cpu", autocast=False):
+    """Returns the first and the last distillation loss. `autocast`: networks in bfloat16."""
     torch.manual_seed(0)
     levels = losses.cosine_levels(device=device)
     taus = torch.tensor([249, 499, 749, 999], device=device)
@@ -56,15 +56,17 @@ def train(steps, device="cpu"):
         return losses.distillation_from_teacher(fake, v, t, levels, "v", noise)
 
     for _ in range(steps):
-        t = taus[torch.randint(4, (8,), device=device)]
-        fake = student(noised(real, t, torch.randn_like(real)))
-        loss = discriminator_loss(fake)
+        with torch.autocast(torch.device(device).type, torch.bfloat16, autocast):
+            t = taus[torch.randint(4, (8,), device=device)]
+            fake = student(noised(real, t, torch.randn_like(real)))
+            loss = discriminator_loss(fake)
         heads_optimiser.zero_grad()
         loss.backward()
         heads_optimiser.step()
 
-        distilled = distillation_loss(fake)
-        loss = losses.generator([head(fake).flatten(1) for head in heads]) + 2.5 * distilled
+        with torch.autocast(torch.device(device).type, torch.bfloat16, autocast):
+            distilled = distillation_loss(fake)
+            loss = losses.generator([head(fake).flatten(1) for head in heads]) + 2.5 * distilled
         student_optimiser.zero_grad()
         loss.backward()
         student_optimiser.step()
@@ -76,6 +78,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("library")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--autocast", action="store_true")
     arguments = parser.parse_args()
     losses.load(arguments.library)
-    print("distillation: first %.4f, last %.4f" % train(100, arguments.device))
+    print("distillation: first %.4f, last %.4f" % train(100, arguments.device, arguments.autocast))
