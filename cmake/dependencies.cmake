@@ -40,15 +40,23 @@ endif()
 
 option(ADDLOSS_TORCH "Test and show what works on LibTorch's tensors" OFF)
 if(ADDLOSS_TORCH)
+  # Runs on every GPU since Turing, and is the quickest to build.
+  if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+    set(CMAKE_CUDA_ARCHITECTURES 75-virtual)
+  endif()
+  set(architectures ${CMAKE_CUDA_ARCHITECTURES})
   find_package(Torch QUIET)
   if(NOT TARGET torch)
     message(FATAL_ERROR "addloss: LibTorch not found, which ADDLOSS_TORCH needs; "
                         "./cmake/setup.sh --with-torch installs it, or put the folder "
                         "share/cmake of your own into CMAKE_PREFIX_PATH")
   endif()
-  # One for CUDA asks for C++20 in nvcc's units; addloss::cuda does so as every CMake understands.
+  # One for CUDA sets flags for units that nvcc compiles: ours have nothing of LibTorch, and
+  # addloss::cuda asks for C++20 as every CMake understands.
   unset(CMAKE_CUDA_STANDARD)
   unset(CMAKE_CUDA_STANDARD_REQUIRED)
+  unset(CMAKE_CUDA_FLAGS)
+  set(CMAKE_CUDA_ARCHITECTURES ${architectures})
 else()
   message(STATUS "addloss: ADDLOSS_TORCH is off, so what works on LibTorch's tensors is neither "
                  "tested nor shown; the preset torch does, after ./cmake/setup.sh --with-torch")
