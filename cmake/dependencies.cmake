@@ -57,6 +57,18 @@ if(ADDLOSS_TORCH)
   unset(CMAKE_CUDA_STANDARD_REQUIRED)
   unset(CMAKE_CUDA_FLAGS)
   set(CMAKE_CUDA_ARCHITECTURES ${architectures})
+  if(TARGET torch_cuda)
+    include(CheckLanguage)
+    check_language(CUDA)
+    if(ADDLOSS_CUDA AND CMAKE_CUDA_COMPILER)
+      enable_language(CUDA)
+      set(ADDLOSS_TORCH_CUDA ON)
+    else()
+      message(STATUS "addloss: no nvcc, or ADDLOSS_CUDA is off, so the examples compute losses of "
+                     "LibTorch's tensors on the CPU alone; install the CUDA Toolkit and configure with "
+                     "-DADDLOSS_CUDA=ON")
+    endif()
+  endif()
 else()
   message(STATUS "addloss: ADDLOSS_TORCH is off, so what works on LibTorch's tensors is neither "
                  "tested nor shown; the preset torch does, after ./cmake/setup.sh --with-torch")

@@ -40,3 +40,20 @@ function(addloss_cannot_run target reason)
     COMMAND ${CMAKE_COMMAND} -E false
     VERBATIM)
 endfunction()
+
+# addloss_torch_device_code(<target> <unit.cu> [<definition>...]): has <target>, which uses LibTorch,
+# compute losses on a GPU too, where there is nvcc and a LibTorch for CUDA.
+function(addloss_torch_device_code target unit)
+  if(NOT ADDLOSS_TORCH_CUDA)
+    return()
+  endif()
+  # nvcc is not to see LibTorch's headers.
+  string(MAKE_C_IDENTIFIER "${target}_device_code${ARGN}" code)
+  add_library(${code} OBJECT ${unit})
+  target_link_libraries(${code} PRIVATE addloss::cuda)
+  target_compile_options(${code} PRIVATE -Werror=all-warnings)
+  target_compile_definitions(${code} PRIVATE ${ARGN})
+  set_target_properties(${code} PROPERTIES POSITION_INDEPENDENT_CODE ON)
+  target_sources(${target} PRIVATE $<TARGET_OBJECTS:${code}>)
+  target_compile_definitions(${target} PRIVATE ADDLOSS_TORCH_CUDA)
+endfunction()
