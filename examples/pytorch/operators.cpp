@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 // The losses as operators of PyTorch, torch.ops.addloss.*: losses.py loads them, and says what they
 // compute. tracing.hpp gives each its autograd, its casts under autocast, and its shapes for meta and
-// fake tensors.
+// fake tensors; device_code.cu has what runs on a GPU.
 //
-// `levels` [T, 2] (Double) are alpha and sigma of each timestep; timesteps are Long.
+// `levels` [T, 2] (Double) are alpha and sigma of each timestep; timesteps are Long. All tensors of a
+// call lie on one device.
 #include <addloss/torch/losses.hpp>
 #include <addloss/torch/schedule.hpp>
 
@@ -166,6 +167,9 @@ TORCH_LIBRARY(addloss, library) {
 }
 
 TORCH_LIBRARY_IMPL(addloss, CPU, library) { register_kernels(library); }
+#if defined(ADDLOSS_TORCH_CUDA)
+TORCH_LIBRARY_IMPL(addloss, CUDA, library) { register_kernels(library); }
+#endif
 
 TORCH_LIBRARY_IMPL(addloss, Autograd, library) {
   for (definition const& op : definitions) tracing::register_autograd(library, op.name);
