@@ -19,9 +19,6 @@
 /// Includes all but cuda/heads/cublas_product.cuh, which needs cuBLAS.
 #pragma once
 
-#include <cstddef>
-#include <span>
-
 #include <addloss/cuda.cuh>
 #include <addloss/cuda/heads/context.cuh>
 #include <addloss/cuda/heads/conv1d.cuh>
@@ -33,23 +30,3 @@
 #include <addloss/heads/leaky_relu.hpp>
 #include <addloss/heads/linear.hpp>
 #include <addloss/heads/projected_head.hpp>
-
-namespace addloss {
-
-/// Bytes of the workspace that cuda_context needs for the losses of a stack's steps.
-template <class Stack>
-std::size_t head_loss_bytes(Stack const& stack, std::span<feature_shape const> shapes) {
-  using executor = head_executor<cuda_heads<tiled_product<>>>;
-  detail::check_same_heads("head_loss_bytes", "shapes", shapes.size(),
-                           static_cast<std::size_t>(stack.size()));
-  std::size_t most = 0;
-  for (int k = 0; k < stack.size(); ++k) {
-    feature_shape const shape = shapes[static_cast<std::size_t>(k)];
-    std::size_t const bytes = executor::template loss_bytes<typename Stack::value_type>(
-        shape, stack.output_shape(k, shape));
-    if (bytes > most) most = bytes;
-  }
-  return most;
-}
-
-}  // namespace addloss

@@ -11,6 +11,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include <addloss/core/math.hpp>
 #include <addloss/core/rows.hpp>
@@ -24,6 +25,7 @@
 #include <addloss/heads/head_executor.hpp>
 #include <addloss/heads/layer.hpp>
 #include <addloss/losses/adversarial.hpp>
+#include <addloss/losses/heads.hpp>
 #include <addloss/losses/r1.hpp>
 
 namespace addloss {
@@ -256,5 +258,21 @@ struct head_executor<cuda_heads<Product>> {
         cuda::divide_backward_row<T>{gradient, u, v, sigma, scratch, norm.rows, norm.columns});
   }
 };
+
+/// Bytes of the workspace that cuda_context needs for the losses of a stack's steps.
+template <class Stack>
+std::size_t head_loss_bytes(Stack const& stack, std::span<feature_shape const> shapes) {
+  using executor = head_executor<cuda_heads<tiled_product<>>>;
+  detail::check_same_heads("head_loss_bytes", "shapes", shapes.size(),
+                           static_cast<std::size_t>(stack.size()));
+  std::size_t most = 0;
+  for (int k = 0; k < stack.size(); ++k) {
+    feature_shape const shape = shapes[static_cast<std::size_t>(k)];
+    std::size_t const bytes = executor::template loss_bytes<typename Stack::value_type>(
+        shape, stack.output_shape(k, shape));
+    if (bytes > most) most = bytes;
+  }
+  return most;
+}
 
 }  // namespace addloss
