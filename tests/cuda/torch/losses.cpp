@@ -3,8 +3,6 @@
 // CPU.
 #include <addloss/torch/losses.hpp>
 
-#include <ATen/ATen.h>
-
 #include <cmath>
 #include <cstdint>
 #include <string>
@@ -14,27 +12,13 @@
 #include <addloss/schedule/flow.hpp>
 
 #include "catch.hpp"
+#include "cuda/torch/on_gpu.hpp"
 #include "error_of.hpp"
 
 namespace {
 
 namespace tl = addloss::torch_loss;
 using namespace addloss;
-using tensors = std::vector<at::Tensor>;
-
-at::Device const gpu(at::kCUDA, 0);
-
-at::Tensor numbers(at::IntArrayRef shape, double phase, at::ScalarType type = at::kFloat) {
-  std::int64_t size = 1;
-  for (std::int64_t const extent : shape) size *= extent;
-  return (1.7 * at::sin(0.7 * at::arange(size, at::kDouble) + phase)).view(shape).to(type);
-}
-
-tensors on(at::Device device, tensors const& all) {
-  tensors result;
-  for (at::Tensor const& tensor : all) result.push_back(tensor.detach().to(device));
-  return result;
-}
 
 /// Value and gradients of f, with the inputs on `device`; second derivatives of the sum of the
 /// gradients' squares where they are asked for.
