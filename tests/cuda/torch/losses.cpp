@@ -186,7 +186,12 @@ TEST_CASE("what a GPU cannot be given is refused by name") {
         "distil: schedule (expected levels on cpu, got levels on cuda:0)");
   CHECK(error(levels().table(), there, there, times().to(gpu)) ==
         "distil: schedule (expected a torch_schedule on cuda:0, got a table elsewhere)");
-  at::Tensor const other = x.to(at::Device(at::kCUDA, 1));
+  // There need not be such a GPU.
+  at::Device const second(at::kCUDA, 1);
+  at::Tensor const other = at::for_blob(there.data_ptr(), there.sizes())
+                               .options(there.options().device(second))
+                               .target_device(second)
+                               .make_tensor();
   CHECK(error(schedule, there, other, times().to(gpu)) ==
         "rows_from_torch: target (expected a tensor on cuda:0, got one on cuda:1)");
   auto const last = at::MemoryFormat::ChannelsLast;
