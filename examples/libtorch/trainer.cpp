@@ -43,7 +43,7 @@ struct settings {
   bool resume = false;
 };
 
-/// Where the losses run: on a GPU if the program was built for that.
+/// Where losses and heads run: on a GPU if the program was built for that.
 torch::Device place_of_losses(torch::Device device) {
 #if defined(ADDLOSS_TORCH_CUDA)
   return device;
@@ -51,9 +51,6 @@ torch::Device place_of_losses(torch::Device device) {
   return device.is_cuda() ? torch::Device(torch::kCPU) : device;
 #endif
 }
-
-/// Noise, samplers and heads run on the CPU.
-Tensor on_cpu(Tensor const& x) { return x.to(torch::kCPU).contiguous(); }
 
 class trainer {
  public:
@@ -74,6 +71,7 @@ class trainer {
       heads.push_back({.channels = channels, .condition_sizes = {demo::class_count}});
     }
     heads_ = std::make_shared<addloss::torch_heads<>>(heads, s.seed);
+    heads_->to(place_);
     teacher_->to(device_);
     student_->to(device_);
     teacher_optimiser_ = adam(*teacher_, s.rate);
@@ -121,7 +119,7 @@ class trainer {
     demo::gather(images_, order_.at(step_),
                  {real_.data_ptr<float>(), static_cast<std::size_t>(real_.numel())}, labels);
     labels_ = torch::tensor(labels, torch::kLong);
-    conditions_ = torch::one_hot(labels_, demo::class_count).to(torch::kFloat);
+    conditions_ = torch::one_hot(labels_, demo::class_count).to(torch::kFloat).to(place_);
     times_ = torch::empty({settings_.batch}, torch::kLong);
   }
 
@@ -133,9 +131,9 @@ class trainer {
         {times_.data_ptr<std::int64_t>(), static_cast<std::size_t>(times_.numel())});
   }
 
-  /// x_t of images at `times_`, with generated noise.
+  /// x_t of images at `times_`, with noise generated on the CPU.
   Tensor noised(Tensor const& images, std::uint32_t stream) {
-    Tensor const x_0 = on_cpu(images);
+    Tensor const x_0 = images.to(torch::kCPU).contiguous();
     Tensor x_t = torch::empty_like(x_0);
     addloss::add_noise(ctx(), levels_.table(), addloss::from_torch<float const, 4>(x_0),
                        addloss::from_torch<std::int64_t const, 1>(times_),
@@ -167,7 +165,7 @@ class trainer {
     auto const start = torch::zeros_like(times_, device_);
     auto maps =
         teacher_->encode(images.to(device_), teacher_->embed(start, labels_.to(device_)).detach());
-    return {on_cpu(maps[1]), on_cpu(maps[2])};
+    return {maps[1].to(place_).contiguous(), maps[2].to(place_).contiguous()};
   }
 
   void teacher_step() {
@@ -199,7 +197,7 @@ class trainer {
     std::vector<Tensor> const conditions = {conditions_};
 
     heads_->update_state();
-    discriminator_result terms;
+    discriminator_terms terms;
     Tensor const loss_d =
         heads_->discriminator(objective_.adversarial, features(real_), features(fake.detach()),
                               conditions, {.real_penalty = objective_.penalty}, &terms);
@@ -214,13 +212,12 @@ class trainer {
     }
     Tensor const distilled = torch_loss::distil(objective_.distillation, v_prediction{}, schedule_,
                                                 fake, said, times_.to(place_));
-    Tensor const loss_g =
-        heads_->generator(objective_.adversarial, features(fake), conditions).to(place_);
+    Tensor const loss_g = heads_->generator(objective_.adversarial, features(fake), conditions);
     update(*student_optimiser_, loss_g + objective_.lambda.get() * distilled);
     std::printf(
         "\rstudent %5lld  adversarial %+.4f  distillation %.5f  discriminator %.4f  R1 %.5f",
         static_cast<long long>(step_ + 1), loss_g.item<double>(), distilled.item<double>(),
-        terms.adversarial, terms.penalty);
+        terms.adversarial.item<double>(), terms.penalty.item<double>());
   }
 
   static void update(torch::optim::Adam& optimiser, Tensor const& loss) {
@@ -290,7 +287,7 @@ class trainer {
       archive.read(name, one);
       part.load(one);
     });
-    heads_->to(torch::kCPU);
+    heads_->to(place_);
   }
 
   [[nodiscard]] addloss::cpu_context ctx() const { return {.threads = torch::get_num_threads()}; }

@@ -70,12 +70,14 @@ TEST_CASE("the module's steps are those of the heads, bit for bit") {
   auto const expected =
       stack.discriminator_step(ctx, loss, weights, state, {real_rows, {&in, 1}},
                                {fake_rows, {&in, 1}}, {.values = gradient}, memory, options);
-  discriminator_result terms;
+  discriminator_terms terms;
   auto const got = module.discriminator(loss, real, fake, given, options, &terms);
   got.backward();
   CHECK(got.item<double>() == expected.total);
-  CHECK(terms.penalty == expected.penalty);
-  CHECK(terms.penalty > 0);
+  CHECK(terms.penalty.item<double>() == expected.penalty);
+  CHECK(terms.adversarial.item<double>() == expected.adversarial);
+  CHECK(terms.non_finite.item<std::int64_t>() == 0);
+  CHECK(expected.penalty > 0);
   CHECK(at::equal(module.parameters()[0].grad(), at::tensor(gradient, at::kDouble)));
 
   auto logits = buffer(2 * 6 + 2 * 8);

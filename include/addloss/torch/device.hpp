@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
-/// Where the losses of torch/losses.hpp run: where their tensors lie.
+/// Where the losses of torch/losses.hpp and the heads of torch/heads.hpp run: where their tensors lie.
 ///
 /// | tensors on | code                                                                                |
 /// | the CPU    | cpu/executor.hpp                                                                    |
-/// | a CUDA GPU | what a unit compiled by nvcc made of the loss: cuda/device_loss.cuh                 |
+/// | a CUDA GPU | what a unit compiled by nvcc made of the loss (cuda/device_loss.cuh), or of heads   |
+/// |            | (cuda/heads/device_heads.cuh)                                                       |
 /// For the second, define ADDLOSS_TORCH_CUDA for all units that include this header, link that unit,
 /// and a LibTorch built for CUDA. Such a call takes LibTorch's current stream and memory of its
 /// allocator; it is only enqueued, waits for nothing and copies nothing to the CPU, so that a CUDA
@@ -41,12 +42,21 @@ inline constexpr bool torch_cuda = false;
 void* torch_stream();  // never called
 #endif
 
+/// Calls `body<Space>()` for where a tensor lies.
+template <class Body>
+auto in_torch_space(at::Tensor const& tensor, Body const& body) {
+  if constexpr (torch_cuda) {
+    if (tensor.is_cuda()) return body.template operator()<device_space>();
+  }
+  return body.template operator()<host_space>();
+}
+
 /// Calls `body<T, Space>()` for the type of a tensor's elements, and where they lie.
 template <class Body>
 at::Tensor by_torch_type(char const* function, char const* name, at::Tensor const& tensor,
                          Body const& body) {
   if (!tensor.defined()) fail(function, name, "a tensor", "an undefined one");
-  auto const in = [&]<class Space>() {
+  return in_torch_space(tensor, [&]<class Space>() {
     switch (tensor.scalar_type()) {
       case at::kFloat: return body.template operator()<float, Space>();
       case at::kDouble: return body.template operator()<double, Space>();
@@ -56,20 +66,22 @@ at::Tensor by_torch_type(char const* function, char const* name, at::Tensor cons
         fail(function, name, "Float, Double, Half or BFloat16",
              c10::toString(tensor.scalar_type()));
     }
-  };
-  if constexpr (torch_cuda) {
-    if (tensor.is_cuda()) return in.template operator()<device_space>();
-  }
-  return in.template operator()<host_space>();
+  });
+}
+
+/// Where calls run on a GPU, all their tensors must be on that one. (On the CPU, whoever makes a view
+/// of a tensor checks that.)
+inline void check_same_gpu(char const* function, char const* name, at::Device device,
+                           at::Tensor const& tensor) {
+  if (!device.is_cuda() || !tensor.defined() || tensor.device() == device) return;
+  fail(function, name, text() << "a tensor on " << device.str().c_str(),
+       text() << "one on " << tensor.device().str().c_str());
 }
 
 /// Rows of a tensor that must lie on `device`.
 template <class T, class Space>
 rows<T, Space> rows_on(at::Device device, at::Tensor const& tensor, char const* name) {
-  if (device.is_cuda() && tensor.defined() && tensor.device() != device) {
-    fail("rows_from_torch", name, text() << "a tensor on " << device.str().c_str(),
-         text() << "one on " << tensor.device().str().c_str());
-  }
+  check_same_gpu("rows_from_torch", name, device, tensor);
   return rows_from_torch<T, Space>(tensor, name);
 }
 /// The same of the tensors of K heads.
@@ -82,14 +94,29 @@ std::vector<rows<T, Space>> rows_of_heads(at::Device device, at::TensorList tens
   return result;
 }
 
-template <class Reduction, class Loss>
-device_loss<Reduction, Loss> const& linked_device_loss() {
-  auto const* const code = device_loss<Reduction, Loss>::linked;
-  if (code == nullptr) {
-    fail("value_and_grad", "loss", "a device_code of it (cuda/device_loss.cuh)",
+/// `linked` of a table of code for a GPU, which a `maker` of the unit that nvcc compiled has set.
+template <class Code>
+Code const& linked_code(char const* function, char const* argument, char const* maker) {
+  if (Code::linked == nullptr) {
+    fail(function, argument, text() << "a " << maker,
          text() << "none " << std::strchr(__PRETTY_FUNCTION__, '['));
   }
-  return *code;
+  return *Code::linked;
+}
+template <class Reduction, class Loss>
+device_loss<Reduction, Loss> const& linked_device_loss() {
+  return linked_code<device_loss<Reduction, Loss>>("value_and_grad", "loss",
+                                                   "device_code of it (cuda/device_loss.cuh)");
+}
+
+/// Calls body(stream, workspace) on the GPU `device`.
+template <class Body>
+void call_on_device(at::Device device, std::size_t bytes, Body const& body) {
+  c10::DeviceGuard const current(device);
+  // Its memory may be given to others when this returns: they run on the same stream, later.
+  at::Tensor const workspace =
+      at::empty({static_cast<std::int64_t>(bytes)}, at::TensorOptions(at::kByte).device(device));
+  body(torch_stream(), workspace.data_ptr());
 }
 
 /// Evaluates a loss of tensors on the GPU `device`.
@@ -99,12 +126,10 @@ void evaluate_on_device(at::Device device, Loss const& loss,
                         typename Loss::gradients const& gradients,
                         typename Loss::options const& options) {
   auto const& code = linked_device_loss<Reduction, Loss>();
-  c10::DeviceGuard const current(device);
   std::size_t const bytes = code.workspace_bytes(loss);
-  // Its memory may be given to others when this returns: they run on the same stream, later.
-  at::Tensor const workspace =
-      at::empty({static_cast<std::int64_t>(bytes)}, at::TensorOptions(at::kByte).device(device));
-  code.value_and_grad(torch_stream(), workspace.data_ptr(), bytes, loss, value, gradients, options);
+  call_on_device(device, bytes, [&](void* stream, void* workspace) {
+    code.value_and_grad(stream, workspace, bytes, loss, value, gradients, options);
+  });
 }
 
 /// c(t) of each sample of a distillation loss on the GPU `device`: [B], Double.

@@ -105,6 +105,7 @@ TORCH_LIBRARY_IMPL(aten, CUDA, library) {
   library.impl("as_strided", at::native::as_strided_tensorimpl);
   library.impl("view", at::native::view);
   library.impl("_reshape_alias", at::native::_reshape_alias);
+  library.impl("set_.source_Storage_storage_offset", at::native::set_storage_cpu_);
 }
 
 TORCH_LIBRARY_IMPL(_, CUDA, library) {
