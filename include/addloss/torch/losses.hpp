@@ -25,7 +25,7 @@
 /// Timesteps: Long, or Double for schedules of a continuous time. Discrete schedules: schedule.table()
 /// on the CPU, a torch_schedule (torch/schedule.hpp) on either.
 /// On a GPU, timesteps outside the schedule give NaN instead of an error, and gamma and lambda are
-/// given by value. Not yet run on one: the tests run the kernels on a simulator.
+/// given by value.
 /// Errors: addloss::error that names the tensor, before anything is computed.
 /// In .cpp units only: nvcc cannot read LibTorch's headers.
 #pragma once
