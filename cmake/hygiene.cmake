@@ -62,21 +62,37 @@ function(addloss_hygiene_test name script)
   set_tests_properties(hygiene.${name} PROPERTIES LABELS hygiene ENVIRONMENT LC_ALL=C)
 endfunction()
 
-# One entry per directory of headers, so that they run side by side.
 set(rooms top)
+set(needed)
+set(everything)
 foreach(header IN LISTS addloss_headers)
   cmake_path(RELATIVE_PATH header BASE_DIRECTORY ${PROJECT_SOURCE_DIR}/include/addloss)
   addloss_header_need(${header} need)
-  if(header MATCHES "^([^/]+)/.*\\.hpp$" AND ("${need}" STREQUAL "" OR TARGET ${need}))
-    list(APPEND rooms ${CMAKE_MATCH_1})
+  if(header MATCHES "\\.hpp$" AND ("${need}" STREQUAL "" OR TARGET ${need}))
+    string(APPEND everything "#include <addloss/${header}>\n")
+    list(APPEND needed ${need})
+    if(header MATCHES "^([^/]+)/")
+      list(APPEND rooms ${CMAKE_MATCH_1})
+    endif()
   endif()
 endforeach()
+
+# One entry per directory of headers, so that they run side by side.
 list(REMOVE_DUPLICATES rooms)
 foreach(room IN LISTS rooms)
   addloss_hygiene_test(headers.${room} headers.cmake ROOM ${room})
 endforeach()
 
-addloss_hygiene_test(two_units two_units.cmake)
+# Two units that include every header: a function or variable that should have been inline is defined
+# twice otherwise, and they do not link.
+file(CONFIGURE OUTPUT ${hygiene_dir}/two_units/everything.hpp CONTENT "${everything}" @ONLY)
+set(units ${PROJECT_SOURCE_DIR}/tests/packaging/two_units)
+addloss_own_program(addloss_two_units ${units}/main.cpp ${units}/other.cpp)
+target_link_libraries(addloss_two_units PRIVATE ${needed})
+target_include_directories(addloss_two_units PRIVATE ${hygiene_dir}/two_units)
+add_test(NAME hygiene.two_units COMMAND addloss_two_units)
+set_tests_properties(hygiene.two_units PROPERTIES LABELS hygiene)
+
 addloss_hygiene_test(macros macros.cmake)
 addloss_hygiene_test(include_directions include_directions.cmake)
 addloss_hygiene_test(readme readme.cmake)
