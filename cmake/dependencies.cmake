@@ -65,8 +65,8 @@ if(ADDLOSS_TORCH)
       set(ADDLOSS_TORCH_CUDA ON)
     else()
       message(STATUS "addloss: no nvcc, or ADDLOSS_CUDA is off, so the examples compute losses and "
-                     "heads of LibTorch's tensors on the CPU alone; install the CUDA Toolkit and configure with "
-                     "-DADDLOSS_CUDA=ON")
+                     "heads of LibTorch's tensors on the CPU alone; install the CUDA Toolkit and "
+                     "configure with -DADDLOSS_CUDA=ON")
     endif()
   endif()
 else()

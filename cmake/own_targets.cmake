@@ -42,7 +42,7 @@ function(addloss_cannot_run target reason)
 endfunction()
 
 # addloss_torch_device_code(<target> <unit.cu> [<definition>...]): has <target>, which uses LibTorch,
-# compute losses on a GPU too, where there is nvcc and a LibTorch for CUDA.
+# compute losses and heads on a GPU too, where there is nvcc and a LibTorch for CUDA.
 function(addloss_torch_device_code target unit)
   if(NOT ADDLOSS_TORCH_CUDA)
     return()

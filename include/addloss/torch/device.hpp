@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/// Where the losses of torch/losses.hpp and the heads of torch/heads.hpp run: where their tensors lie.
+/// Where the losses of torch/losses.hpp and the heads of torch/heads.hpp run: where their tensors
+/// lie.
 ///
 /// | tensors on | code                                                                                |
 /// | the CPU    | cpu/executor.hpp                                                                    |
@@ -69,8 +70,8 @@ at::Tensor by_torch_type(char const* function, char const* name, at::Tensor cons
   });
 }
 
-/// Where calls run on a GPU, all their tensors must be on that one. (On the CPU, whoever makes a view
-/// of a tensor checks that.)
+/// Where calls run on a GPU, all their tensors must be on that one. (On the CPU, whoever makes a
+/// view of a tensor checks that.)
 inline void check_same_gpu(char const* function, char const* name, at::Device device,
                            at::Tensor const& tensor) {
   if (!device.is_cuda() || !tensor.defined() || tensor.device() == device) return;

@@ -13,14 +13,14 @@
 /// `discriminator` is differentiated with respect to the parameters alone, R1 included, which needs
 /// no second derivative by LibTorch; `generator` with respect to the features alone. Gradients are
 /// computed in forward, and once only: create_graph is refused.
-/// The heads run where their parameters lie, on the CPU or, with code for it (torch/device.hpp), on a
-/// GPU: features and conditions must lie there, results will, and so must what options lead to:
-/// statistics, penalties, gamma by number_at. On a GPU nothing waits; cublas_product is given LibTorch's
-/// handle, with the math mode that LibTorch's settings ask for.
+/// The heads run where their parameters lie, on the CPU or, with code for it (torch/device.hpp), on
+/// a GPU: features and conditions must lie there, results will, and so must what options lead to:
+/// statistics, penalties, gamma by number_at. On a GPU nothing waits; cublas_product is given
+/// LibTorch's handle, with the math mode that LibTorch's settings ask for.
 /// Same bits for any number of threads. On the CPU, memory for a step is kept from call to call.
-/// Errors: addloss::error as those of head_stack; conditions that require gradients; tensors that do
-/// not lie where the parameters do; parameters where the heads cannot run. Parameters that are not
-/// finite are refused on the CPU alone.
+/// Errors: addloss::error as those of head_stack; conditions that require gradients; tensors that
+/// do not lie where the parameters do; parameters where the heads cannot run. Parameters that are
+/// not finite are refused on the CPU alone.
 /// In .cpp units only: nvcc cannot read LibTorch's headers.
 #pragma once
 
@@ -61,8 +61,8 @@ void* torch_cublas();  // never called
 
 }  // namespace detail
 
-/// The terms of the discriminator's loss, without a graph, where the heads are: reading one waits for
-/// the step.
+/// The terms of the discriminator's loss, without a graph, where the heads are: reading one waits
+/// for the step.
 struct discriminator_terms {
   at::Tensor adversarial;  ///< Double, []
   at::Tensor penalty;  ///< Double, []

@@ -3,11 +3,12 @@
 /// compiles.
 ///
 ///   namespace {
-///   addloss::device_heads_code<float, addloss::cublas_product<>, addloss::adversarial<>> const heads;
+///   using namespace addloss;
+///   device_heads_code<float, cublas_product<>, adversarial<>> const heads_of_add;
 ///   }
-/// | Product                             | convolutions                                        |
-/// | tiled_product<>                     | a plain kernel of the library                       |
-/// | cublas_product<precision>           | cuBLAS: also include cuda/heads/cublas_product.cuh  |
+/// | Product                   | products of matrices                               |
+/// | tiled_product<>           | a plain kernel of the library                      |
+/// | cublas_product<precision> | cuBLAS: also include cuda/heads/cublas_product.cuh |
 /// Such an object tells the rest of the program of the code when the program starts, as those of
 /// cuda/device_loss.cuh do: link its unit as it is. Its kernels take half a minute to compile.
 #pragma once

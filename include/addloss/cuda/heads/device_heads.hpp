@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/// Discriminator heads on a GPU, called from units that nvcc does not compile (torch/heads.hpp is one
-/// of them).
+/// Discriminator heads on a GPU, called from units that nvcc does not compile (torch/heads.hpp is
+/// one of them).
 ///
 ///   auto const stack = device_heads<float>::linked->make(settings, weight_normalisation::spectral);
 ///   device_head_stack<float> const heads{stack.get(), parameters, state};
@@ -48,8 +48,8 @@ template <arithmetic_scalar T>
 struct device_heads {
   using stack = device_head_stack<T>;
 
-  /// A stack of projected heads. Its type depends on the flags of the unit that it is made in, so it
-  /// is known there alone.
+  /// A stack of projected heads. Its type depends on the flags of the unit that it is made in, so
+  /// it is known there alone.
   std::shared_ptr<void const> (*make)(std::span<head_settings const> heads,
                                       weight_normalisation normalisation);
   /// Needs no workspace.
