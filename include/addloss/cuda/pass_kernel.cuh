@@ -255,7 +255,7 @@ __device__ void write_samples(Pass const& pass, typename pass_types<Pass>::plan 
   constexpr std::int64_t size = pass_types<Pass>::entry_size;
   // Parts have as many rows each. A team is in one warp.
   std::int64_t const rows = pass.extent(0).rows;
-  int const team = addloss::detail::at_most(team_of(rows), warp_size);
+  auto const team = static_cast<int>(addloss::detail::at_most(team_of(rows), warp_size));
   int const member = static_cast<int>(threadIdx.x) % team;
   std::int64_t row = static_cast<int>(threadIdx.x) / team;
   // As often in every lane.
@@ -385,7 +385,7 @@ __global__ void __launch_bounds__(threads, pass_types<Pass>::resident_blocks(Gen
   int const lane = static_cast<int>(threadIdx.x) % warp_size;
   int const warp = static_cast<int>(threadIdx.x) / warp_size;
   for (std::int64_t task = blockIdx.x; task < tasks; task += gridDim.x) {
-    if (threadIdx.x == 0) task_of_block = task;
+    if (types::finishes && threadIdx.x == 0) task_of_block = task;
     auto const sums = [&] {
       task_place const at = place_of(pass, plan, task, warp);
       return at.row < at.extent.rows ? run_task<Pass, Generated>(pass, plan, at, warp) : totals{};
