@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include <addloss/core/rows.hpp>
+#include <addloss/testing/conformance.hpp>
 
 #include "catch.hpp"
 
@@ -48,11 +49,13 @@ static_assert(!tensor_in<std::vector<float>&, double const, host_space>);
 static_assert(!tensor_in<std::vector<float>&, float const, addloss::device_space>);
 
 template <class Container>
-void check_view(Container&& container) {
-  auto const view = as_view(container);
-  CHECK(view.data == container.data());
-  CHECK(view.extents[0] == static_cast<std::int64_t>(container.size()));
-  CHECK(view.strides[0] == 1);
+void check_elements(Container& container) {
+  static_assert(addloss::testing::adapted<Container>);
+  auto const result =
+      addloss::testing::check_view(container, [&](std::int64_t i) { return container.data() + i; });
+  CHECK(result.passed);
+  CHECK(result.elements == static_cast<std::int64_t>(container.size()));
+  CHECK(as_view(container).strides[0] == 1);
 }
 
 }  // namespace
@@ -64,12 +67,12 @@ TEST_CASE("spans, vectors and arrays are dense host tensors of rank 1") {
   std::span<float> span(vector);
   std::span<float, 2> fixed(vector.data(), 2);
   std::span<float const> read(vector);
-  check_view(vector);
-  check_view(constant);
-  check_view(array);
-  check_view(span);
-  check_view(fixed);
-  check_view(read);
+  check_elements(vector);
+  check_elements(constant);
+  check_elements(array);
+  check_elements(span);
+  check_elements(fixed);
+  check_elements(read);
   as_view(span).data[1] = 7;
   CHECK(vector[1] == 7);
 }
