@@ -194,7 +194,8 @@ TEST_CASE("right, and the same bits for any number of thread blocks") {
 
 TEST_CASE("rows of many segments, whose groups are added up before the end") {
   // 2101 steps of 1024, four of which are a segment: 526 entries, in groups of 64.
-  static_assert(cuda::row_segments({1, 2100 * 1024 + 7}, 1, 2) == 526 && cuda::group_size(526) == 64);
+  static_assert(cuda::row_segments({1, 2100 * 1024 + 7}, 1, 2) == 526 &&
+                cuda::group_size(526) == 64);
   check_sizes<double>({{1, 2100 * 1024 + 7}});
 }
 

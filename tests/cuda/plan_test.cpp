@@ -154,7 +154,11 @@ TEST_CASE("entries are cut into groups that no two parts share") {
   for (std::int64_t const rows : {9, 64, 65, 1000, 123457}) {
     for (int const parts : {1, 2, 7, 64}) {
       auto const cut = make_plan<64>(
-          parts, [&](int part) { return part_extent{rows, 1 + part % 3 * 3000}; }, 4, true);
+          parts,
+          [&](int part) {
+            return part_extent{rows, 1 + part % 3 * 3000};
+          },
+          4, true);
       auto const& plan = cut.plan;
       CAPTURE(rows, parts, cut.entries, plan.group);
       if (plan.group == 0) {

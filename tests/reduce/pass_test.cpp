@@ -189,7 +189,8 @@ TEST_CASE("a pass gets the loss of every row once, and the totals of each part")
   }
 }
 
-TEST_CASE("non-finite elements are counted in the part they are in, and spoil the row they are in") {
+TEST_CASE(
+    "non-finite elements are counted in the part they are in, and spoil the row they are in") {
   std::vector<double> x(3 * 130, 0.5);
   x[130 + 7] = std::numeric_limits<double>::quiet_NaN();
   x[130 + 129] = std::numeric_limits<double>::infinity();

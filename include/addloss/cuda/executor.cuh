@@ -44,8 +44,8 @@ template <class Pass>
 std::size_t pass_bytes(planned<Pass::max_parts> const& plan) {
   using types = pass_types<Pass>;
   if constexpr (!types::finishes) return 0;
-  return workspace_header + static_cast<std::size_t>(plan.entries + plan.groups) *
-                                types::entry_size * sizeof(double);
+  return workspace_header +
+         static_cast<std::size_t>(plan.entries + plan.groups) * types::entry_size * sizeof(double);
 }
 
 /// Calls `run<Generated>()` for the noise of `pass`, if it has any that may be stored or generated.
