@@ -20,14 +20,14 @@ import losses
 import train
 
 parser = argparse.ArgumentParser()
-parser.add_argument("library")
+parser.add_argument("operators", help="path of libaddloss_operators.so")
 parser.add_argument("--device", default="cpu")
 ARGUMENTS, REST = parser.parse_known_args()
 DEVICE = torch.device(ARGUMENTS.device)
 if DEVICE.type == "cuda" and not torch.cuda.is_available():
     print("skipped: no GPU")
     sys.exit(77)
-losses.load(ARGUMENTS.library)
+losses.load(ARGUMENTS.operators)
 
 LEVELS = losses.cosine_levels(device=DEVICE)
 TIMES = torch.tensor([10, 500, 900], device=DEVICE)

@@ -76,9 +76,9 @@ def train(steps, device="cpu", autocast=False):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("library")
+    parser.add_argument("operators", help="path of libaddloss_operators.so")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--autocast", action="store_true")
     arguments = parser.parse_args()
-    losses.load(arguments.library)
+    losses.load(arguments.operators)
     print("distillation: first %.4f, last %.4f" % train(100, arguments.device, arguments.autocast))
