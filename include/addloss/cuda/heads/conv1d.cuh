@@ -202,14 +202,7 @@ struct convolution {
     if (p.y_dot != nullptr) apply(ctx, p, x_dot, nullptr, p.y_dot);
   }
 
-  void backward(cuda_heads<Product> const& ctx, layer_pass<T> const& p) const {
-    backward(ctx, p, false);
-  }
-  void tangent_backward(cuda_heads<Product> const& ctx, layer_pass<T> const& p) const {
-    backward(ctx, p, true);
-  }
-
- private:
+  /// `second`: after a tangent, whose terms it adds.
   void backward(cuda_heads<Product> const& ctx, layer_pass<T> const& p, bool second) const {
     if (shape.size() == 0 || (p.x_bar == nullptr && p.w_bar == nullptr)) return;
     parts const memory = parts_of(p.workspace);
@@ -232,6 +225,7 @@ struct convolution {
     column_sums::add(ctx.gpu, rows(), out_channels, p.y_bar, memory.bias, p.w_bar + weight_count());
   }
 
+ private:
   /// x as the operand whose rows are windows: itself or in the workspace. Narrower operands go to
   /// `copy` as well, where it is not null, for add_product.
   S const* windows_of(cuda_heads<Product> const& ctx, layer_pass<T> const& p, T const* x,
@@ -384,13 +378,13 @@ struct layer_on<cuda_heads<Product>, conv1d<T>> {
     by_method(l, p.shape, [&](auto const& method) { method.forward(ctx, p); });
   }
   static void backward(conv1d<T> const& l, heads const& ctx, layer_pass<T> const& p) {
-    by_method(l, p.shape, [&](auto const& method) { method.backward(ctx, p); });
+    by_method(l, p.shape, [&](auto const& method) { method.backward(ctx, p, false); });
   }
   static void tangent(conv1d<T> const& l, heads const& ctx, layer_pass<T> const& p) {
     by_method(l, p.shape, [&](auto const& method) { method.tangent(ctx, p); });
   }
   static void tangent_backward(conv1d<T> const& l, heads const& ctx, layer_pass<T> const& p) {
-    by_method(l, p.shape, [&](auto const& method) { method.tangent_backward(ctx, p); });
+    by_method(l, p.shape, [&](auto const& method) { method.backward(ctx, p, true); });
   }
 
  private:

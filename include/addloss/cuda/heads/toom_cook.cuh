@@ -276,14 +276,7 @@ struct toom_cook_convolution {
     apply(ctx, p, p.x_dot, nullptr, p.y_dot);
   }
 
-  void backward(cuda_heads<Product> const& ctx, layer_pass<T> const& p) const {
-    backward(ctx, p, false);
-  }
-  void tangent_backward(cuda_heads<Product> const& ctx, layer_pass<T> const& p) const {
-    backward(ctx, p, true);
-  }
-
- private:
+  /// `second`: after a tangent, whose terms it adds.
   void backward(cuda_heads<Product> const& ctx, layer_pass<T> const& p, bool second) const {
     if (shape.size() == 0) return;
     if (p.x_bar != nullptr) {
@@ -299,6 +292,7 @@ struct toom_cook_convolution {
                      p.w_bar + toom_cook_taps * weights());
   }
 
+ private:
   /// y = W x + bias
   void apply(cuda_heads<Product> const& ctx, layer_pass<T> const& p, T const* x, T const* bias,
              T* y) const {
