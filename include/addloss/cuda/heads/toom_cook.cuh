@@ -57,6 +57,24 @@ __device__ T combination(Value const& value) {
   return sum;
 }
 
+/// to[(p, s)], `apart` from each other, = sum_{k,m} Outer(p, k) Inner(s, m) values[3 k + m] at all
+/// points (p, s); the coefficients of a point are `Terms` of a matrix, its row or its column.
+template <template <auto const&, int> class Terms, auto const& Outer, int OuterTerms,
+          auto const& Inner, int InnerTerms, class T>
+__device__ void combine_at_points(T const* values, T* to, std::int64_t apart) {
+  each_constant<toom_cook_inner::points>([&]<int s>() {
+    T part[OuterTerms];
+    each_constant<OuterTerms>([&]<int k>() {
+      part[k] =
+          combination<Terms<Inner, s>, InnerTerms, T>([&]<int m>() { return values[3 * k + m]; });
+    });
+    each_constant<toom_cook_outer::points>([&]<int p>() {
+      to[(p * toom_cook_inner::points + s) * apart] =
+          combination<Terms<Outer, p>, OuterTerms, T>([&]<int k>() { return part[k]; });
+    });
+  });
+}
+
 /// One channel of one tile.
 struct toom_cook_tiles {
   std::int64_t length;
@@ -94,18 +112,8 @@ struct transform_input {
       window[r] = x[origin + token * of.channels];
       token = token + 1 == of.length ? 0 : token + 1;
     }
-    each_constant<inner::points>([&]<int s>() {
-      T part[outer::points];
-      each_constant<outer::points>([&]<int k>() {
-        part[k] = combination<addloss::detail::matrix_row<inner::b, s>, inner::points, T>(
-            [&]<int m>() { return window[3 * k + m]; });
-      });
-      each_constant<outer::points>([&]<int p>() {
-        v[(p * inner::points + s) * of.points_apart + i] =
-            combination<addloss::detail::matrix_row<outer::b, p>, outer::points, T>(
-                [&]<int k>() { return part[k]; });
-      });
-    });
+    combine_at_points<addloss::detail::matrix_row, outer::b, outer::points, inner::b,
+                      inner::points>(window, v + i, of.points_apart);
   }
 };
 
@@ -125,18 +133,8 @@ struct transform_gradient {
     for (int n = 0; n < toom_cook_step; ++n) {
       tile[n] = first + n < of.length ? y_bar[origin + (first + n) * of.channels] : T(0);
     }
-    each_constant<inner::points>([&]<int s>() {
-      T part[outer::outputs];
-      each_constant<outer::outputs>([&]<int k>() {
-        part[k] = combination<addloss::detail::matrix_column<inner::a, s>, inner::outputs, T>(
-            [&]<int j>() { return tile[3 * k + j]; });
-      });
-      each_constant<outer::points>([&]<int p>() {
-        e[(p * inner::points + s) * of.points_apart + i] =
-            combination<addloss::detail::matrix_column<outer::a, p>, outer::outputs, T>(
-                [&]<int k>() { return part[k]; });
-      });
-    });
+    combine_at_points<addloss::detail::matrix_column, outer::a, outer::outputs, inner::a,
+                      inner::outputs>(tile, e + i, of.points_apart);
   }
 };
 
