@@ -101,6 +101,8 @@ void launch(cuda_context const& ctx, Pass const& pass, planned<Pass::max_parts> 
                         sizeof(workspace_parts) <=
                     4096,
                 "addloss: a kernel has 4 KiB of arguments");
+  static_assert(sizeof(unsigned) * (1 + max_groups + Pass::max_parts) <= workspace_header,
+                "addloss: a ticket for the pass and each of its groups");
   cudaLaunchConfig_t const config = launch_config(ctx, plan.tasks, threads);
   workspace_parts memory;
   if constexpr (types::finishes) {

@@ -35,12 +35,6 @@ struct workspace_parts {
   double* groups = nullptr;  ///< sums of entries
 };
 
-/// Entries of a part, in rows of so many segments.
-ADDLOSS_HOST_DEVICE constexpr std::int64_t entries_of_part(part_extent extent,
-                                                           std::int64_t segments) {
-  return extent.rows * row_entries(segments);
-}
-
 /// An operand that is stored or generated, as the call says.
 template <class Operand>
 concept may_be_generated = requires(Operand x) { x.generated; };

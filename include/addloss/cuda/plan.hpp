@@ -83,6 +83,12 @@ ADDLOSS_HOST_DEVICE constexpr std::int64_t row_entries(std::int64_t segments) {
   return segments == 0 ? 1 : segments;
 }
 
+/// Entries of a part, in rows of so many segments.
+ADDLOSS_HOST_DEVICE constexpr std::int64_t entries_of_part(part_extent extent,
+                                                           std::int64_t segments) {
+  return extent.rows * row_entries(segments);
+}
+
 /// The row of segment `index` of a part. Rows of several segments leave few: 32 bits are divided
 /// sooner.
 ADDLOSS_HOST_DEVICE constexpr std::int64_t row_of_segment(std::int64_t index,
@@ -158,7 +164,7 @@ constexpr planned<MaxParts> make_plan(int parts, Extent const& extent, int packe
     result.plan.segments[part] = static_cast<index>(segments);
     result.plan.segment_steps[part] = static_cast<index>(segment_steps(size, parts, packet));
     result.tasks += part_tasks(size, segments);
-    if (sums) result.entries += size.rows * row_entries(segments);
+    if (sums) result.entries += entries_of_part(size, segments);
   }
   result.plan.first_task[parts] = static_cast<index>(result.tasks);
   std::int64_t const group = group_size(result.entries);
@@ -166,9 +172,8 @@ constexpr planned<MaxParts> make_plan(int parts, Extent const& extent, int packe
   if (group != 0) {
     ends = 0;
     for (int part = 0; part < parts; ++part) {
-      std::int64_t const next =
-          part + 1 < parts ? result.plan.first_entry[part + 1] : result.entries;
-      ends += quotient(next - result.plan.first_entry[part], group);
+      auto const segments = static_cast<std::int64_t>(result.plan.segments[part]);
+      ends += quotient(entries_of_part(extent(part), segments), group);
     }
   }
   result.groups = group_bound(result.entries, parts, group);
