@@ -57,11 +57,11 @@ __device__ T combination(Value const& value) {
   return sum;
 }
 
-/// to[(p, s)], `apart` from each other, = sum_{k,m} Outer(p, k) Inner(s, m) values[3 k + m] at all
-/// points (p, s); the coefficients of a point are `Terms` of a matrix, its row or its column.
+/// Number i at all points (p, s), `apart` in `to`: sum_{k,m} Outer(p, k) Inner(s, m) values[3 k + m].
+/// The coefficients of a point are `Terms` of a matrix, its row or its column.
 template <template <auto const&, int> class Terms, auto const& Outer, int OuterTerms,
           auto const& Inner, int InnerTerms, class T>
-__device__ void combine_at_points(T const* values, T* to, std::int64_t apart) {
+__device__ void combine_at_points(T const* values, T* to, std::int64_t apart, std::int64_t i) {
   each_constant<toom_cook_inner::points>([&]<int s>() {
     T part[OuterTerms];
     each_constant<OuterTerms>([&]<int k>() {
@@ -69,7 +69,7 @@ __device__ void combine_at_points(T const* values, T* to, std::int64_t apart) {
           combination<Terms<Inner, s>, InnerTerms, T>([&]<int m>() { return values[3 * k + m]; });
     });
     each_constant<toom_cook_outer::points>([&]<int p>() {
-      to[(p * toom_cook_inner::points + s) * apart] =
+      to[(p * toom_cook_inner::points + s) * apart + i] =
           combination<Terms<Outer, p>, OuterTerms, T>([&]<int k>() { return part[k]; });
     });
   });
@@ -113,7 +113,7 @@ struct transform_input {
       token = token + 1 == of.length ? 0 : token + 1;
     }
     combine_at_points<addloss::detail::matrix_row, outer::b, outer::points, inner::b,
-                      inner::points>(window, v + i, of.points_apart);
+                      inner::points>(window, v, of.points_apart, i);
   }
 };
 
@@ -134,7 +134,7 @@ struct transform_gradient {
       tile[n] = first + n < of.length ? y_bar[origin + (first + n) * of.channels] : T(0);
     }
     combine_at_points<addloss::detail::matrix_column, outer::a, outer::outputs, inner::a,
-                      inner::outputs>(tile, e + i, of.points_apart);
+                      inner::outputs>(tile, e, of.points_apart, i);
   }
 };
 
