@@ -30,7 +30,7 @@ double error_of(std::uint32_t radius_word, std::uint32_t angle_word) {
 }
 
 /// What the header states.
-constexpr double bound = 3.5e-7;
+constexpr double bound = 4e-7;
 
 /// Keeps the largest error of many words; NaN counts as the largest.
 struct worst_error {

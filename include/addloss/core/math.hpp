@@ -67,18 +67,18 @@ ADDLOSS_HOST_DEVICE inline T log1p(T x) {
 
 namespace detail {
 
-/// ln(1 + f) / f for f in [-0.25, 0.5): minimax polynomial, relative error 2.8e-8. `Real`: float, or
-/// a vector of floats.
+/// times * ln(1 + f) / f for f in [-0.25, 0.5): minimax polynomial, relative error 2.8e-8. `Real`: float,
+/// or a vector of floats. `times`: a power of two, which the constants take in.
 template <class Real>
-ADDLOSS_HOST_DEVICE ADDLOSS_INLINE Real log1p_quotient(Real f) {
-  Real p = f * 5.425942533e-02F + -1.209152111e-01F;
-  p = p * f + 1.499683244e-01F;
-  p = p * f + -1.682281400e-01F;
-  p = p * f + 1.997555392e-01F;
-  p = p * f + -2.499326355e-01F;
-  p = p * f + 3.333360253e-01F;
-  p = p * f + -5.000006599e-01F;
-  return p * f + 9.999999937e-01F;
+ADDLOSS_HOST_DEVICE ADDLOSS_INLINE Real log1p_quotient(Real f, float times = 1) {
+  Real p = f * (times * 5.425942533e-02F) + times * -1.209152111e-01F;
+  p = p * f + times * 1.499683244e-01F;
+  p = p * f + times * -1.682281400e-01F;
+  p = p * f + times * 1.997555392e-01F;
+  p = p * f + times * -2.499326355e-01F;
+  p = p * f + times * 3.333360253e-01F;
+  p = p * f + times * -5.000006599e-01F;
+  return p * f + times * 9.999999937e-01F;
 }
 
 ADDLOSS_HOST_DEVICE constexpr std::int64_t at_most(std::int64_t value, std::int64_t limit) {

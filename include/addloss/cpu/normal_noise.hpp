@@ -25,7 +25,6 @@ struct simd_bits {
   typedef std::int32_t signed_word __attribute__((vector_size(ADDLOSS_SIMD_BYTES)));
   typedef std::uint64_t wide __attribute__((vector_size(ADDLOSS_SIMD_BYTES)));
 
-  static ADDLOSS_INLINE real constant(float x) { return real{} + x; }
   static ADDLOSS_INLINE real real_of(word w) { return (real)w; }
   static ADDLOSS_INLINE word word_of(real x) { return (word)x; }
   static ADDLOSS_INLINE real convert(word w) {
