@@ -9,6 +9,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "catch.hpp"
@@ -350,6 +351,42 @@ TEST_CASE("a thousand calls give the same bits, and leave the workspace ready") 
     wrong += same_bits(total.read(), first) ? 0 : 1;
   }
   CHECK(wrong == 0);
+}
+
+TEST_CASE("calls read what those before them wrote, whether they are started early or not") {
+  // A few blocks, and more than a GPU holds.
+  for (auto const& [rows, size] : {std::pair<std::size_t, std::size_t>{1, 3000}, {9000, 70}}) {
+    auto const run_chain = [rows, size](bool overlap) {
+      device_array<float> const x(numbers<float>(rows * size, 1));
+      device_array<float> const y(numbers<float>(rows * size, 2));
+      device_array<float> const noise(numbers<float>(rows * size, 3));
+      device_array<std::int64_t> const t(rows);
+      device_array<double> const total(1);
+      device_context const device(1 << 18);
+      auto ctx = device();
+      ctx.overlap = overlap;
+      std::vector<double> values;
+      for (int i = 0; i < 6; ++i) {
+        // Each writes what the next one reads, and reads what the next one overwrites.
+        add_noise(ctx, constant_schedule{}, x.view(rows, size), t.view(rows),
+                  noise.view(rows, size), y.view(rows, size));
+        value_and_grad(
+            ctx,
+            plain{}(constant_schedule{}, y.view(rows, size), noise.view(rows, size), t.view(rows)),
+            total.scalar(), x.view(rows, size));
+        add_noise(ctx, constant_schedule{}, x.view(rows, size), t.view(rows), y.view(rows, size),
+                  noise.view(rows, size));
+        if (i % 3 == 2) values.push_back(total.read()[0]);
+      }
+      return std::pair(values, noise.read());
+    };
+    auto const early = run_chain(true);
+    auto const late = run_chain(false);
+    CAPTURE(rows, size);
+    CHECK(same_bits(early.first, late.first));
+    CHECK(same_bits(early.second, late.second));
+    CHECK(std::isfinite(early.first.back()));
+  }
 }
 
 // --- what is read from memory when a call runs ---------------------------------------------------

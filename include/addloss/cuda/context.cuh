@@ -32,6 +32,8 @@ struct cuda_context {
   std::size_t bytes = 0;
   /// At most so many thread blocks a launch; 0: as many as there is work. Results are the same bits.
   unsigned blocks = 0;
+  /// A kernel may be started while the one before it works, and waits there (cuda/launch.cuh).
+  bool overlap = true;
 };
 
 /// A call of the CUDA runtime that failed.
@@ -63,17 +65,6 @@ inline void check(char const* call, cudaError_t code) {
 #else
   throw e;  // as its own type
 #endif
-}
-
-/// A launch on the context's stream: a block for each task, but at most `ctx.blocks`.
-inline cudaLaunchConfig_t launch_config(cuda_context const& ctx, std::int64_t tasks, int threads) {
-  constexpr std::int64_t most = 0x7fffffff;
-  std::int64_t const limit = ctx.blocks == 0 ? most : detail::at_most(ctx.blocks, most);
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(detail::at_most(tasks, limit)));
-  config.blockDim = dim3(static_cast<unsigned>(threads));
-  config.stream = ctx.stream;
-  return config;
 }
 
 }  // namespace cuda

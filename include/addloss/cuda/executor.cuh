@@ -14,8 +14,6 @@
 /// of many heads; cuda_error where the launch fails. Kernels never throw.
 #pragma once
 
-#include <cuda_runtime.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <utility>
@@ -23,6 +21,7 @@
 #include <addloss/core/context.hpp>
 #include <addloss/core/error.hpp>
 #include <addloss/cuda/context.cuh>
+#include <addloss/cuda/launch.cuh>
 #include <addloss/cuda/pass_kernel.cuh>
 #include <addloss/cuda/plan.hpp>
 #include <addloss/losses/evaluate.hpp>
@@ -103,7 +102,6 @@ void launch(cuda_context const& ctx, Pass const& pass, planned<Pass::max_parts> 
                 "addloss: a kernel has 4 KiB of arguments");
   static_assert(sizeof(unsigned) * (1 + max_groups + Pass::max_parts) <= workspace_header,
                 "addloss: a ticket for the pass and each of its groups");
-  cudaLaunchConfig_t const config = launch_config(ctx, plan.tasks, threads);
   workspace_parts memory;
   if constexpr (types::finishes) {
     memory.tickets = static_cast<unsigned*>(ctx.workspace);
@@ -111,9 +109,8 @@ void launch(cuda_context const& ctx, Pass const& pass, planned<Pass::max_parts> 
         reinterpret_cast<double*>(static_cast<unsigned char*>(ctx.workspace) + workspace_header);
     memory.groups = memory.entries + plan.entries * types::entry_size;
   }
-  // Its status is this launch's own: cudaGetLastError would report and clear other calls' errors.
-  check("launch", cudaLaunchKernelEx(&config, run_pass<Pass, Generated>, pass, plan.plan,
-                                     plan.tasks, memory));
+  launch_kernel<run_pass<Pass, Generated>>(ctx, plan.tasks, threads, pass, plan.plan, plan.tasks,
+                                           memory);
 }
 
 }  // namespace cuda

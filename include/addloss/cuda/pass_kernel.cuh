@@ -20,6 +20,7 @@
 #include <type_traits>
 #include <utility>
 
+#include <addloss/cuda/launch.cuh>
 #include <addloss/cuda/plan.hpp>
 #include <addloss/cuda/row_reader.cuh>
 #include <addloss/cuda/row_runner.cuh>
@@ -38,6 +39,10 @@ struct workspace_parts {
 /// An operand that is stored or generated, as the call says.
 template <class Operand>
 concept may_be_generated = requires(Operand x) { x.generated; };
+
+/// A pass that looks into memory for what its operands are.
+template <class Pass>
+concept operands_in_memory = requires { requires Pass::chooses_operands; };
 
 /// The types of a pass that its kernel is made of.
 template <class Pass>
@@ -183,6 +188,7 @@ __device__ typename pass_types<Pass>::runner runner_of(Pass const& pass, int par
 template <class Pass, bool Generated>
 __device__ auto run_task(Pass const& pass, typename pass_types<Pass>::plan const& plan,
                          task_place const& at, int warp) {
+  if constexpr (operands_in_memory<Pass>) wait_for_earlier_kernels();
   addloss::detail::piece const elements =
       at.alone() ? addloss::detail::piece{0, at.extent.row_size}
                  : segment_elements(at.extent.row_size, pass_types<Pass>::packet,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/// One row of an operand as the threads of a warp read it: stored, or generated from its key.
+/// One row of an operand as the threads of a warp read it: stored, or generated from its key. Made from
+/// the arguments of a kernel alone; `start` reads what lies in memory.
 ///
 /// Of each step a thread reads 4 packets ("quarters"): elements i + apart q + k, k = 0 .. Packet-1.
 /// Where all operands are stored, the quarters of a warp lie one after the other, each in one piece:
@@ -44,6 +45,7 @@ struct stored_row {
   [[nodiscard]] __device__ bool is_aligned() const {
     return reinterpret_cast<std::uintptr_t>(data) % 16 == 0;
   }
+  __device__ void start() {}
   template <int Packet>
   __device__ void begin(stored_step<T, Packet>& /*step*/, std::int64_t /*i*/) const {}
   /// `Count` quarters of the step at `i`, `Apart` elements apart. Unless `aligned`, up to 15 bytes
@@ -88,16 +90,19 @@ struct generated_row {
   static constexpr bool generates = true;
   template <int Packet>
   using step = generated_step<Packet>;
-  random_key key;
+  addloss::detail::generated_operand noise;
   std::uint32_t sample;
 
   [[nodiscard]] __device__ bool is_aligned() const { return true; }
+  /// Reads the key.
+  __device__ void start() { noise = {noise.current_key()}; }
   template <int First, int Count, int Apart, int Packet>
   __device__ void load(generated_step<Packet>& /*step*/, std::int64_t /*i*/,
                        bool /*aligned*/) const {}
   template <int Packet>
   __device__ void begin(generated_step<Packet>& step, std::int64_t i) const {
     using bits = addloss::detail::scalar_bits;
+    random_key const& key = noise.key;
     auto const place = static_cast<std::uint64_t>(i);
     auto const block = static_cast<std::uint32_t>(place / 64 * 16 + place % 16);
     philox_block words[Packet];
@@ -148,7 +153,7 @@ struct generated_row {
 
 __device__ inline generated_row row_of(addloss::detail::generated_operand const& operand,
                                        std::int64_t row) {
-  return {operand.current_key(), static_cast<std::uint32_t>(row)};
+  return {operand, static_cast<std::uint32_t>(row)};
 }
 
 }  // namespace addloss::cuda

@@ -16,6 +16,7 @@
 #include <type_traits>
 
 #include <addloss/core/math.hpp>
+#include <addloss/cuda/launch.cuh>
 #include <addloss/cuda/packet.cuh>
 #include <addloss/cuda/plan.hpp>
 #include <addloss/cuda/row_reader.cuh>
@@ -97,7 +98,7 @@ struct row_runner {
   template <class Row>
   struct reader {
     static constexpr bool generates = Row::generates;
-    Row const& row;
+    Row row;
     typename Row::template step<Packet> now;
   };
 
@@ -120,6 +121,9 @@ struct row_runner {
     std::int64_t const last_whole =
         inputs_aligned ? last - step : addloss::detail::at_most(last, row_size - Packet) - step;
     accumulators all{};
+    // So late, all above is done while an earlier kernel ends.
+    wait_for_earlier_kernels();
+    (readers.row.start(), ...);
     if (base < last) {
       bool whole = base <= last_whole && (inputs_aligned || base > 0);
       if (whole) load<0>(base + offset, inputs_aligned, readers...);

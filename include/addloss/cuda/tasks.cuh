@@ -6,16 +6,16 @@
 /// any number of blocks. Bodies that use shared memory leave it with a barrier.
 #pragma once
 
-#include <cuda_runtime.h>
-
 #include <cstdint>
 
 #include <addloss/cuda/context.cuh>
+#include <addloss/cuda/launch.cuh>
 
 namespace addloss::cuda {
 
 template <class Body>
 __global__ void __launch_bounds__(Body::threads) run_body(Body body, std::int64_t tasks) {
+  wait_for_earlier_kernels();
   for (std::int64_t task = blockIdx.x; task < tasks; task += gridDim.x) body(task);
 }
 
@@ -23,8 +23,7 @@ __global__ void __launch_bounds__(Body::threads) run_body(Body body, std::int64_
 template <class Body>
 void run_tasks(cuda_context const& ctx, std::int64_t tasks, Body const& body) {
   if (tasks <= 0) return;
-  cudaLaunchConfig_t const config = launch_config(ctx, tasks, Body::threads);
-  check("launch", cudaLaunchKernelEx(&config, run_body<Body>, body, tasks));
+  launch_kernel<run_body<Body>>(ctx, tasks, Body::threads, body, tasks);
 }
 
 /// f(i) for elements: `Each` a thread, 256 apart.

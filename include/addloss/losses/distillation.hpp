@@ -230,6 +230,7 @@ struct teacher_distillation {
     static constexpr unsigned noise_index = student_index + (reads_student ? 1U : 0U);
     static constexpr unsigned negative_index = noise_index + (reads_noise ? 1U : 0U);
     static constexpr unsigned operand_count = negative_index + (noise_free ? 1U : 0U);
+    static constexpr bool chooses_operands = noise_free;
     Loss loss;
     Schedule schedule;
     detail::stored<X> student;

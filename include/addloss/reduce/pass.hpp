@@ -14,6 +14,7 @@
 ///   parts(), max_parts          number of parts, and a bound on it known at compile time
 ///   extent(part)                {rows, row_size}
 ///   operand<I>(part, row)       a stored or a generated operand: see reduce/operand.hpp
+///   chooses_operands            true where that reads memory; left out, it does not
 ///   output<I>(part)             an output: see reduce/operand.hpp
 ///   row(part, row)              a functor with the constants of that row:
 ///       template <class V> result operator()(V const (&x)[operand_count]) const,
