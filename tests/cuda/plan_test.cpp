@@ -44,8 +44,14 @@ TEST_CASE("short rows are taken by a warp, long ones are cut into segments that 
   for (int const packet : {2, 4, 8}) {
     std::int64_t const step = step_elements(packet);
     CHECK(row_segments({5, 1}, 1, packet) == 0);
-    CHECK(row_segments({5, 4 * step}, 1, packet) == 0);
+    CHECK(row_segments({5, step}, 1, packet) == 0);
+    CHECK(row_segments({5, step + 1}, 1, packet) == 1);
     CHECK(row_segments({5, 4 * step + 1}, 1, packet) == 2);
+    // Of many rows, a warp takes longer ones.
+    CHECK(row_segments({few_rows, 4 * step}, 1, packet) == 0);
+    CHECK(row_segments({few_rows, 4 * step + 1}, 1, packet) == 1);
+    CHECK(row_segments({few_rows / 2, 4 * step}, 2, packet) == 0);
+    CHECK(row_segments({few_rows / 2 - 1, 4 * step}, 2, packet) == 1);
     for (std::int64_t const size :
          {4 * step + 1, 8 * step, 8 * step + 1, 1000 * step - 1, 100000 * step + 5}) {
       for (std::int64_t const rows : {1, 3, 2048, 2049}) {
@@ -126,20 +132,20 @@ TEST_CASE("parts of different extents lie one after the other") {
   std::vector<part_extent> const extents = {{20, 7}, {20, 2048}, {20, 2049}, {20, 20000}, {1, 5}};
   auto const [plan, tasks, entries, groups, fits] = make_plan<64>(
       5, [&](int part) { return extents[static_cast<std::size_t>(part)]; }, 4, true);
-  // 20 rows are 5 tasks of 4; 20000 elements are 10 steps of 2048, four of which are a task where there
+  // 20 rows of a warp each are 5 tasks, of a block each 20; 20000 elements are 10 steps of 2048, four of which are a task where there
   // are 1000 of them.
-  std::vector<std::uint32_t> const first_task = {0, 5, 10, 50, 110, 111};
+  std::vector<std::uint32_t> const first_task = {0, 5, 25, 65, 125, 126};
   std::vector<std::uint32_t> const first_entry = {0, 20, 40, 80, 140};
-  std::vector<std::uint32_t> const segments = {0, 0, 2, 3, 0};
+  std::vector<std::uint32_t> const segments = {0, 1, 2, 3, 0};
   CHECK(std::vector<std::uint32_t>(plan.first_task, plan.first_task + 6) == first_task);
   CHECK(std::vector<std::uint32_t>(plan.first_entry, plan.first_entry + 5) == first_entry);
   CHECK(std::vector<std::uint32_t>(plan.segments, plan.segments + 5) == segments);
   CHECK(plan.segment_steps[3] == 4);
-  CHECK(tasks == 111);
+  CHECK(tasks == 126);
   CHECK(entries == 141);
   // Few entries are added up at once, when all tasks have ended.
   CHECK(plan.group == 0);
-  CHECK(plan.ends == 111);
+  CHECK(plan.ends == 126);
   CHECK(groups == 0);
   CHECK(fits);
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /// How a pass is cut into pieces for a GPU: pure arithmetic on the extents, for host and device.
 ///
-/// A *task* is what one thread block does at a time. Rows of at most `warp_row_steps` steps are taken
-/// by one warp each, so a task is `warps` rows; a longer row is cut into segments, and a task is one
-/// segment, shared by all warps of the block. A *step* is what a warp reads at once: four packets of
+/// A *task* is what one thread block does at a time. Short rows are taken by one warp each, so a task is
+/// `warps` rows; a longer row is cut into segments, and a task is one segment, shared by all warps of
+/// the block. A *step* is what a warp reads at once: four packets of
 /// 16 bytes or more a thread.
 /// Each row of short parts and each segment of long ones leaves one *entry* in the workspace: its
 /// totals. Where there are many, the entries of a part are cut into *groups*, each of which is added
@@ -24,8 +24,10 @@ inline constexpr int warp_size = 32;
 inline constexpr int warps = 4;  ///< of a thread block
 inline constexpr int threads = warps * warp_size;
 
-/// Steps of a row up to which one warp takes it alone.
+/// Steps of a row up to which one warp takes it alone. Where all parts together have less than
+/// `few_rows` rows, one step: then the GPU has room for a block on each.
 inline constexpr std::int64_t warp_row_steps = 4;
+inline constexpr std::int64_t few_rows = 1024;
 /// Entries that long rows may leave, but for one a row. Enough tasks to keep every multiprocessor
 /// busy to the end.
 inline constexpr std::int64_t max_segments = 3072;
@@ -62,7 +64,8 @@ constexpr std::int64_t block_steps(std::int64_t row_size, int packet) {
 /// Steps of a thread block in each segment of a row, but for the last segment; 0: a warp takes the
 /// whole row.
 constexpr std::int64_t segment_steps(part_extent extent, int parts, int packet) {
-  if (extent.row_size <= warp_row_steps * step_elements(packet)) return 0;
+  std::int64_t const alone = extent.rows < few_rows / parts ? 1 : warp_row_steps;
+  if (extent.row_size <= alone * step_elements(packet)) return 0;
   std::int64_t const steps = block_steps(extent.row_size, packet);
   std::int64_t const each =
       detail::at_most(quotient(extent.rows * parts * steps, few_tasks), task_steps);
