@@ -189,7 +189,7 @@ struct logit_row {
   }
 };
 
-template <class A, class T, class Loss, bool Generator, class Tokens, class Heads, class Out>
+template <class A, class T, class Loss, bool Generator, class Out>
 struct adversarial_pass {
   using arithmetic = A;
   static constexpr unsigned operand_count = 1;
@@ -202,14 +202,17 @@ struct adversarial_pass {
 
   struct side {
     stored<T> logits;
-    output_rows<T> gradient;
+    T* gradient;  ///< may be null
+    std::int64_t gradient_stride;
   };
 
   Loss loss;
   int heads;
   head_batch batch;
   std::int64_t tokens[max_heads];
+  double factor[max_heads];  ///< the reductions over tokens and heads
   side part_side[max_parts];
+  bool accumulate;
   gradient_scale<A> upstream;
   loss_writer<Out> writer;
   head_statistics* statistics;
@@ -223,21 +226,19 @@ struct adversarial_pass {
     return part_side[part].logits;
   }
   template <int>
-  [[nodiscard]] ADDLOSS_HOST_DEVICE output_rows<T> const& output(int part) const {
-    return part_side[part].gradient;
-  }
-  /// The reductions over tokens and heads.
-  [[nodiscard]] ADDLOSS_HOST_DEVICE double factor(int part) const {
-    return Tokens::factor(tokens[part / sides]) * Heads::factor(heads);
+  [[nodiscard]] ADDLOSS_HOST_DEVICE output_rows<T> output(int part) const {
+    side const& of = part_side[part];
+    if (of.gradient == nullptr) return {};
+    return {of.gradient, of.gradient_stride, accumulate ? store_mode::add : store_mode::overwrite};
   }
   [[nodiscard]] ADDLOSS_HOST_DEVICE auto row(int part, std::int64_t row) const {
-    double const weight = writer.factor * factor(part) * batch.scale(upstream, row);
+    double const weight = writer.factor * row_weight(part, row) * batch.scale(upstream, row);
     // The real side of a discriminator is the even part of a head.
     return logit_row<A, Loss, Generator>{loss, A(part % sides == 0 ? 1 : -1),
                                          static_cast<A>(weight)};
   }
   [[nodiscard]] ADDLOSS_HOST_DEVICE double row_weight(int part, std::int64_t /*row*/) const {
-    return factor(part);
+    return factor[part / sides];
   }
   [[nodiscard]] ADDLOSS_HOST_DEVICE bool writes_samples() const { return writer.writes_samples(); }
   ADDLOSS_HOST_DEVICE void write_sample(int part, std::int64_t row, double value) const {
@@ -278,7 +279,7 @@ struct bound_adversarial {
   template <class Reduction, class Out>
   auto pass(char const* function, detail::loss_output<Out, Space> const& value,
             gradients const& grad, options const& settings) const {
-    using pass_type = detail::adversarial_pass<arithmetic, T, Loss, Generator, Tokens, Heads, Out>;
+    using pass_type = detail::adversarial_pass<arithmetic, T, Loss, Generator, Out>;
     pass_type result{};
     result.heads = detail::check_heads(function, "fake", fake.size());
     detail::check_same_heads(function, "real", real.size(), Generator ? 0 : fake.size());
@@ -288,17 +289,18 @@ struct bound_adversarial {
       detail::check_same_heads(function, "statistics", settings.statistics.size(), fake.size());
     }
     result.loss = loss;
+    result.accumulate = grad.accumulate;
     result.batch = detail::make_head_batch<Reduction>(fake[0].count, settings.upstream);
     for (int head = 0; head < result.heads; ++head) {
       auto const k = static_cast<std::size_t>(head);
       result.tokens[head] = fake[k].row_size;
+      result.factor[head] = Tokens::factor(fake[k].row_size) * Heads::factor(result.heads);
       int const part = pass_type::sides * head;
       // First the fakes, whose shapes are the measure of the reals.
-      add_part(function, "fake", "gradients.fake", head, fake, grad.fake, grad.accumulate, result,
+      add_part(function, "fake", "gradients.fake", head, fake, grad.fake, result,
                part + pass_type::sides - 1);
       if constexpr (!Generator) {
-        add_part(function, "real", "gradients.real", head, real, grad.real, grad.accumulate, result,
-                 part);
+        add_part(function, "real", "gradients.real", head, real, grad.real, result, part);
       }
     }
     result.writer =
@@ -313,8 +315,8 @@ struct bound_adversarial {
   /// Checks the logits and the gradient of one side of a head and adds them to the pass.
   template <class Pass>
   void add_part(char const* function, char const* logits_name, char const* gradient_name, int head,
-                logits const& all, std::span<rows<T, Space> const> gradients_of_side,
-                bool accumulate, Pass& pass, int part) const {
+                logits const& all, std::span<rows<T, Space> const> gradients_of_side, Pass& pass,
+                int part) const {
     auto const k = static_cast<std::size_t>(head);
     detail::argument_name const name(logits_name, head);
     // Real and fake logits of a head share its tokens; all heads share the batch.
@@ -329,9 +331,11 @@ struct bound_adversarial {
     pass.batch.add(logits_rows);
     if (!gradients_of_side.empty()) {
       detail::check_same_heads(function, gradient_name, gradients_of_side.size(), all.size());
-      pass.part_side[part].gradient =
+      auto const output =
           detail::check_gradient(function, detail::argument_name(gradient_name, head),
-                                 gradients_of_side[k], name, logits_rows, accumulate);
+                                 gradients_of_side[k], name, logits_rows, pass.accumulate);
+      pass.part_side[part].gradient = output.data;
+      pass.part_side[part].gradient_stride = output.row_stride;
       pass.batch.add(gradients_of_side[k]);
     }
   }

@@ -72,7 +72,7 @@ struct pair_row {
   }
 };
 
-template <class A, class T, class Loss, class Tokens, class Heads, class Out>
+template <class A, class T, class Loss, class Out>
 struct pair_pass {
   using arithmetic = A;
   static constexpr unsigned operand_count = 2;
@@ -87,6 +87,7 @@ struct pair_pass {
   int heads;
   head_batch batch;
   std::int64_t tokens[max_heads];
+  double factor[max_heads];  ///< the reductions over tokens and heads
   stored<T> logits[2][max_heads];
   output_rows<T> gradient[2][max_heads];
   gradient_scale<A> upstream;
@@ -105,15 +106,12 @@ struct pair_pass {
   [[nodiscard]] ADDLOSS_HOST_DEVICE output_rows<T> const& output(int part) const {
     return gradient[I][part];
   }
-  [[nodiscard]] ADDLOSS_HOST_DEVICE double factor(int part) const {
-    return weight.get() * Tokens::factor(tokens[part]) * Heads::factor(heads);
-  }
   [[nodiscard]] ADDLOSS_HOST_DEVICE auto row(int part, std::int64_t row) const {
-    double const weight_of_row = writer.factor * factor(part) * batch.scale(upstream, row);
+    double const weight_of_row = writer.factor * row_weight(part, row) * batch.scale(upstream, row);
     return pair_row<A, Loss>{loss, static_cast<A>(weight_of_row)};
   }
   [[nodiscard]] ADDLOSS_HOST_DEVICE double row_weight(int part, std::int64_t /*row*/) const {
-    return factor(part);
+    return weight.get() * factor[part];
   }
   [[nodiscard]] ADDLOSS_HOST_DEVICE bool writes_samples() const { return writer.writes_samples(); }
   ADDLOSS_HOST_DEVICE void write_sample(int part, std::int64_t row, double value) const {
@@ -150,7 +148,7 @@ struct bound_pair {
   auto pass(char const* function, detail::loss_output<Out, Space> const& value,
             gradients const& grad, options const& settings) const {
     using detail::check_heads;
-    detail::pair_pass<arithmetic, T, Loss, Tokens, Heads, Out> result{};
+    detail::pair_pass<arithmetic, T, Loss, Out> result{};
     detail::check_weight<Space>(function, "lambda", weight);
     result.heads = check_heads(function, "first", first.size());
     detail::check_same_heads(function, "second", second.size(), first.size());
@@ -172,6 +170,7 @@ struct bound_pair {
       detail::check_batch(function, first_name, first[k], result.batch.samples);
       detail::check_same_rows(function, second_name, second[k], first_name, first[k]);
       result.tokens[head] = first[k].row_size;
+      result.factor[head] = Tokens::factor(first[k].row_size) * Heads::factor(result.heads);
       result.logits[0][head] = detail::stored_rows(first[k]);
       result.logits[1][head] = detail::stored_rows(second[k]);
       result.batch.add(first[k]);
