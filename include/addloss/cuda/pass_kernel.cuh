@@ -127,6 +127,12 @@ struct task_place {
   [[nodiscard]] __device__ bool alone() const { return segments == 0; }
 };
 
+/// The same of a whole block.
+struct block_place {
+  task_place of_first_warp;
+  std::int64_t task;
+};
+
 template <class Pass>
 __device__ task_place place_of(Pass const& pass, typename pass_types<Pass>::plan const& plan,
                                std::int64_t task, int warp) {
@@ -231,7 +237,7 @@ struct entry_sums {
       for (unsigned t = 0; t < Size; ++t) of_warp[warp][t] = sum[t];
     }
     __syncthreads();
-    if (static_cast<int>(threadIdx.x) % team == 0) {
+    if ((static_cast<int>(threadIdx.x) & (team - 1)) == 0) {
 #pragma unroll 1
       for (int next = 1; next < team / warp_size; ++next) {
 #pragma unroll
@@ -241,12 +247,25 @@ struct entry_sums {
   }
 };
 
-/// Threads of a block for each of `count` sums: a power of two, at least 2 where there are at most 64.
-__device__ inline int team_of(std::int64_t count) {
-  int team = threads;
-  while (team > 1 && team * count > threads) team /= 2;
-  return team;
-}
+/// The threads of a block in teams, one for each of `count` sums: a power of two of threads, at most
+/// `most`, at least 2 where there are at most 64 sums. By shifts: a division would take long.
+struct teams {
+  int log_size;
+
+  explicit __device__ teams(std::int64_t count, int most = threads) {
+    auto const log = [](int power) { return 31 - __clz(power); };
+    int const log_count = 64 - __clzll(count - 1);  // rounded up
+    int const share = log(threads) > log_count ? log(threads) - log_count : 0;
+    log_size = share < log(most) ? share : log(most);
+  }
+  [[nodiscard]] __device__ int size() const { return 1 << log_size; }
+  [[nodiscard]] __device__ int number() const { return threads >> log_size; }
+  /// Of this thread.
+  [[nodiscard]] __device__ int index() const { return static_cast<int>(threadIdx.x) >> log_size; }
+  [[nodiscard]] __device__ int member() const {
+    return static_cast<int>(threadIdx.x) & (size() - 1);
+  }
+};
 
 /// Writes the losses of samples, the parts of each in order.
 template <class Pass>
@@ -255,12 +274,13 @@ __device__ void write_samples(Pass const& pass, typename pass_types<Pass>::plan 
   constexpr std::int64_t size = pass_types<Pass>::entry_size;
   // Parts have as many rows each. A team is in one warp.
   std::int64_t const rows = pass.extent(0).rows;
-  auto const team = static_cast<int>(addloss::detail::at_most(team_of(rows), warp_size));
-  int const member = static_cast<int>(threadIdx.x) % team;
-  std::int64_t row = static_cast<int>(threadIdx.x) / team;
+  teams const split(rows, warp_size);
+  int const team = split.size();
+  int const member = split.member();
+  std::int64_t row = split.index();
   // As often in every lane.
 #pragma unroll 1
-  for (std::int64_t first = 0; first < rows; first += threads / team, row += threads / team) {
+  for (std::int64_t first = 0; first < rows; first += split.number(), row += split.number()) {
 #pragma unroll 1
     for (int part = 0; part < pass.parts(); ++part) {
       std::int64_t const count = row_entries(static_cast<std::int64_t>(plan.segments[part]));
@@ -290,9 +310,10 @@ __device__ void finish_pass(Pass const& pass, typename pass_types<Pass>::plan co
   __shared__ double part_bad[Pass::max_parts];
   if (pass.writes_samples()) write_samples(pass, plan, memory.entries);
   int const parts = pass.parts();
-  int const team = team_of(parts);
-  int const part = static_cast<int>(threadIdx.x) / team;
-  int const member = static_cast<int>(threadIdx.x) % team;
+  teams const split(parts);
+  int const team = split.size();
+  int const part = split.index();
+  int const member = split.member();
   entry_sums<size> all;
   if (part < parts) {
     auto const first = static_cast<std::int64_t>(plan.first_entry[part]);
@@ -381,13 +402,13 @@ __global__ void __launch_bounds__(threads, pass_types<Pass>::resident_blocks(Gen
   constexpr unsigned total_count = Pass::total_count;
   constexpr unsigned size = types::entry_size;
   __shared__ double warp_totals[warps][total_count];
-  __shared__ std::int64_t task_of_block;
+  __shared__ block_place here;
   int const lane = static_cast<int>(threadIdx.x) % warp_size;
   int const warp = static_cast<int>(threadIdx.x) / warp_size;
   for (std::int64_t task = blockIdx.x; task < tasks; task += gridDim.x) {
-    if (types::finishes && threadIdx.x == 0) task_of_block = task;
     auto const sums = [&] {
       task_place const at = place_of(pass, plan, task, warp);
+      if (types::finishes && threadIdx.x == 0) here = {at, task};
       return at.row < at.extent.rows ? run_task<Pass, Generated>(pass, plan, at, warp) : totals{};
     }();
     if constexpr (types::finishes) {
@@ -396,9 +417,10 @@ __global__ void __launch_bounds__(threads, pass_types<Pass>::resident_blocks(Gen
         for (unsigned t = 0; t < total_count; ++t) warp_totals[warp][t] = sums.value[t];
       }
       __syncthreads();
-      // Read and found again: in registers both would have stayed all the while.
-      task = task_of_block;
-      task_place const at = place_of(pass, plan, task, warp);
+      // In registers it would have stayed all the while.
+      task = here.task;
+      task_place at = here.of_first_warp;
+      if (at.alone()) at.row += warp;
       double* const entry = memory.entries + (static_cast<std::int64_t>(plan.first_entry[at.part]) +
                                               (at.alone() ? at.row : at.index)) *
                                                  static_cast<std::int64_t>(size);
