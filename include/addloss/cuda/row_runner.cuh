@@ -166,12 +166,11 @@ struct row_runner {
     bool outputs_aligned;
   };
 
-  /// Quarters that a thread loads at once: all, where registers for them are left.
+  /// Quarters that a thread loads at once: all, but where registers would not do.
   template <class... Readers>
   static constexpr int at_once = [] {
     constexpr int registers = (decltype(Readers::now)::registers + ...);
-    if (registers <= 12 || (registers <= 16 && Packet > 4)) return 4;
-    return registers <= 16 ? 2 : 1;
+    return registers <= 16 ? 4 : 1;
   }();
 
   template <int First, class... Readers>
@@ -203,7 +202,7 @@ struct row_runner {
     run_quarter<0>(element, at, sums, all, readers...);
     if constexpr (at_once<Readers...> == 1) load<1>(at.i, at.inputs_aligned, readers...);
     run_quarter<1>(element, at, sums, all, readers...);
-    if constexpr (at_once<Readers...> < 4) load<2>(at.i, at.inputs_aligned, readers...);
+    if constexpr (at_once<Readers...> == 1) load<2>(at.i, at.inputs_aligned, readers...);
     run_quarter<2>(element, at, sums, all, readers...);
     if constexpr (at_once<Readers...> == 1) load<3>(at.i, at.inputs_aligned, readers...);
     run_quarter<3>(element, at, sums, all, readers...);
