@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/// Measures calls on a GPU by CUDA events, in turns with copies from and to its memory.
+/// Measures calls on a GPU by CUDA events, in turns with copies within its memory and with launches
+/// of nothing.
 ///
 /// Large tensors come in several sets that take turns, so that none is in the L2 cache when its turn
 /// comes; small ones stay in it, as in training, where something has just written them.
@@ -7,13 +8,16 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <addloss/cuda.cuh>
@@ -27,6 +31,8 @@ namespace add = addloss;
 
 inline constexpr std::int64_t mebibyte = 1 << 20;
 
+/// Of a call, from which on its tensors are large.
+inline constexpr std::int64_t large_bytes = 16 * mebibyte;
 /// Sets together take four times what any GPU so far has as L2 cache: 50 MiB, and some more.
 inline constexpr std::int64_t uncached_bytes = 256 * mebibyte;
 
@@ -77,6 +83,29 @@ class device_copy_of {
   device_numbers<unsigned char> memory_;
 };
 
+/// The noise levels of a schedule, and a timestep for each sample of a batch.
+class device_schedule {
+ public:
+  explicit device_schedule(std::int64_t samples)
+      : levels_(levels_of(add::scaled_linear_schedule())),
+        timesteps_(std::vector<std::int64_t>(static_cast<std::size_t>(samples), 500)),
+        samples_(samples) {}
+  [[nodiscard]] add::schedule_table<add::device_space> table() const {
+    return {levels_.data(), 1000};
+  }
+  [[nodiscard]] auto timesteps() const {
+    return add::view<add::device_space>(timesteps_.data(), samples_);
+  }
+
+ private:
+  static std::vector<add::noise_level> levels_of(add::discrete_schedule const& schedule) {
+    return {schedule.table().levels, schedule.table().levels + 1000};
+  }
+  device_copy_of<add::noise_level> levels_;
+  device_copy_of<std::int64_t> timesteps_;
+  std::int64_t samples_;
+};
+
 /// A stream and a workspace.
 class device {
  public:
@@ -125,15 +154,18 @@ class stopwatch {
   cudaEvent_t events_[2] = {};
 };
 
-/// What is called and what it moves.
+/// A call, and what it does.
 struct device_calls {
   /// Calls captured together and replayed as a graph; 0: single calls.
   std::int64_t graph = 0;
-  std::int64_t bytes = 0;  ///< read and written by a call
+  std::int64_t sets = 1;  ///< of tensors, which take turns
+  std::int64_t elements = 0;
+  std::int64_t bytes = 0;  ///< read and written, each tensor counted once
+  int launches = 1;  ///< of kernels
 };
 
-/// A peer that gives the value of a loss alone, in memory of the GPU: in turns with ours, once both gave
-/// the same for set 0.
+/// What else does as much, in turns with ours. With `parts`, the value of a loss alone, in memory of
+/// the GPU: it must be ours for set 0.
 struct device_peer {
   char const* name = "";
   std::function<void(std::int64_t)> call{};  ///< for set i; empty where there is none
@@ -164,75 +196,133 @@ bool same_value(benchmark::State& state, cudaStream_t stream, Ours const& ours,
 
 /// How many sets of tensors of `bytes` are to take turns.
 inline std::int64_t sets_of(std::int64_t bytes) {
-  return bytes < 16 * mebibyte ? 1 : uncached_bytes / bytes + 1;
+  return bytes < large_bytes ? 1 : uncached_bytes / bytes + 1;
 }
 
-/// The loop of a benchmark (register it with `settings`): a turn is some calls `ours(set)`, and where
-/// tensors are large a copy of `copied_bytes` by `copy(set)`, as often. `sets`: how many there are.
-template <class Ours, class Copy>
+/// Calls of one kind, some a turn.
+class device_turns {
+ public:
+  /// `call(set)` enqueues one.
+  device_turns(cudaStream_t stream, device_calls const& what,
+               std::function<void(std::int64_t)> call)
+      : call_(std::move(call)),
+        sets_(what.sets),
+        each_(what.graph > 0 ? what.graph : 1),
+        repeats_(
+            std::max<std::int64_t>(1, what.sets * (what.bytes < large_bytes ? 240 : 6) / each_)),
+        clock_(stream) {
+    if (what.graph > 0) {
+      graph_ = std::make_unique<replay>(stream, [this] {
+        for (std::int64_t i = 0; i < each_; ++i) call_(i % sets_);
+      });
+    }
+    run();
+  }
+  device_turns(device_turns const&) = delete;
+  device_turns& operator=(device_turns const&) = delete;
+  ~device_turns() = default;
+
+  void take() {
+    seconds_.push_back(clock_.seconds([&] { run(); }) / static_cast<double>(repeats_ * each_));
+  }
+  /// Of one call, for each turn.
+  [[nodiscard]] std::vector<double> const& seconds() const { return seconds_; }
+
+ private:
+  void run() const {
+    for (std::int64_t i = 0; i < repeats_; ++i) graph_ ? (*graph_)() : call_(i % sets_);
+  }
+
+  std::function<void(std::int64_t)> call_;
+  std::int64_t sets_, each_, repeats_;
+  stopwatch clock_;
+  std::unique_ptr<replay> graph_;
+  std::vector<double> seconds_;
+};
+
+/// What a launch in the library's manner takes at least.
+template <class = void>
+__global__ void nothing() {
+  add::cuda::wait_for_earlier_kernels();
+}
+
+/// The loop of a benchmark (register it with `settings`): a turn is some calls `ours(set)`, then as
+/// many of each limit and the peer, in the same manner. Limits: a copy within the GPU's memory that
+/// reads and writes as many bytes; where tensors are small, as many launches of a kernel that does
+/// nothing.
+template <class Ours>
 void take_device_turns(benchmark::State& state, cudaStream_t stream, device_calls const& what,
-                       std::int64_t sets, Ours const& ours, std::int64_t copied_bytes,
-                       Copy const& copy, device_peer const& peer = {}) {
-  if (peer.call && !same_value(state, stream, ours, peer)) return;
-  bool const large = what.bytes >= 16 * mebibyte;
-  std::int64_t const each = what.graph > 0 ? what.graph : 1;
-  std::int64_t const calls = sets * (large ? 6 : 240) / each;
-  stopwatch clock(stream);
-  std::unique_ptr<replay> captured;
-  if (what.graph > 0) {
-    captured = std::make_unique<replay>(stream, [&] {
-      for (std::int64_t i = 0; i < each; ++i) ours(i % sets);
+                       Ours const& ours, device_peer const& peer = {}) {
+  if (!peer.parts.empty() && !same_value(state, stream, ours, peer)) return;
+  bool const large = what.bytes >= large_bytes;
+  std::int64_t const copied = what.bytes / 8;  // floats
+  std::int64_t const stride = (copied + 63) / 64 * 64;
+  device_numbers<float> const from(what.sets * stride);
+  device_numbers<float> const to(what.sets * stride);
+  add::cuda_context const ctx{.stream = stream};
+
+  device_turns calls(stream, what, ours);
+  std::map<std::string, device_turns> others;
+  others.try_emplace("copy", stream, what, [&](std::int64_t i) {
+    add::cuda::check("cudaMemcpyAsync",
+                     cudaMemcpyAsync(to.data() + i * stride, from.data() + i * stride,
+                                     static_cast<std::size_t>(copied) * sizeof(float),
+                                     cudaMemcpyDeviceToDevice, stream));
+  });
+  if (!large) {
+    others.try_emplace("launch", stream, what, [&](std::int64_t /*set*/) {
+      for (int i = 0; i < what.launches; ++i) {
+        add::cuda::launch_kernel<nothing<>>(ctx, 1, add::cuda::threads);
+      }
     });
   }
-  auto const run = [&] {
-    for (std::int64_t i = 0; i < calls; ++i) captured ? (*captured)() : ours(i % sets);
-  };
-  auto const run_copies = [&] {
-    for (std::int64_t i = 0; i < calls; ++i) copy(i % sets);
-  };
-  run();
-  if (large) run_copies();
-  std::vector<double> times;
-  std::vector<double> shares;
-  std::vector<double> times_of_peer;
+  if (peer.call) others.try_emplace(peer.name, stream, what, peer.call);
+
   for (auto const& turn : state) {
     static_cast<void>(turn);
-    double const seconds = clock.seconds(run) / static_cast<double>(calls * each);
-    state.SetIterationTime(seconds);
-    times.push_back(seconds);
-    if (peer.call) {
-      double const of_peer = clock.seconds([&] {
-        for (std::int64_t i = 0; i < calls; ++i) peer.call(i % sets);
-      });
-      times_of_peer.push_back(of_peer / static_cast<double>(calls) / seconds);
-    }
-    if (large) {
-      double const copying = clock.seconds(run_copies) / static_cast<double>(calls);
-      shares.push_back(static_cast<double>(what.bytes) / seconds /
-                       (static_cast<double>(2 * copied_bytes) / copying));
-    }
+    calls.take();
+    state.SetIterationTime(calls.seconds().back());
+    for (auto& [name, other] : others) other.take();
   }
-  if (peer.call) state.counters[peer.name] = median(times_of_peer);
-  double const seconds = median(times);
+  for (auto const& [name, other] : others) {
+    std::vector<double> ratios = other.seconds();
+    for (std::size_t i = 0; i < ratios.size(); ++i) ratios[i] /= calls.seconds()[i];
+    state.counters[name] = median(std::move(ratios));
+  }
+  double const seconds = median(calls.seconds());
   state.counters["median_us"] = 1e6 * seconds;
-  state.counters["GB/s"] = 1e-9 * static_cast<double>(what.bytes) / seconds;
+  report_speed(state, seconds, what.elements, what.bytes);
+  std::int64_t const before = allocations_so_far();
+  ours(0);
+  state.counters["allocations"] = static_cast<double>(allocations_so_far() - before);
   if (large) {
-    state.counters["copy"] = median(shares);
-    state.counters["target"] = 0.9;
-  } else {
-    state.counters["target_us"] = what.graph > 0 ? 4 : 8;
+    state.counters["copy_at_least"] = 0.9;
+  } else if (what.launches == 1) {
+    state.counters["median_us_at_most"] = what.graph > 0 ? 4 : 8;
   }
-}
-
-/// Copies within the memory of the GPU.
-inline void copy_on_device(cudaStream_t stream, void* to, void const* from, std::int64_t bytes) {
-  add::cuda::check("cudaMemcpyAsync", cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes),
-                                                      cudaMemcpyDeviceToDevice, stream));
 }
 
 /// A fixed number of turns: medians of so many are steady, and no time is lost on finding it.
 inline void settings(benchmark::internal::Benchmark* benchmark) {
   benchmark->UseManualTime()->Unit(benchmark::kMicrosecond)->Iterations(15);
+}
+
+/// Elements of a sample.
+inline constexpr std::int64_t latent = 4 * 64 * 64;
+inline constexpr std::int64_t image = 3 * 512 * 512;
+
+/// Arguments: B, elements of a sample, calls in a graph.
+inline void image_settings(benchmark::internal::Benchmark* benchmark) {
+  benchmark->ArgNames({"", "", "graph"});
+  settings(benchmark);
+}
+inline void latents(benchmark::internal::Benchmark* benchmark) {
+  for (int const graph : {0, 1, 20}) benchmark->Args({8, latent, graph});
+  image_settings(benchmark);
+}
+inline void images(benchmark::internal::Benchmark* benchmark) {
+  benchmark->Args({48, image, 0});
+  image_settings(benchmark);
 }
 
 }  // namespace bench

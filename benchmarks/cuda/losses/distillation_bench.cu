@@ -3,7 +3,9 @@
 // value alone, beside CUB's sum.
 #include <addloss/losses/distillation.hpp>
 
+#include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <memory>
 #include <vector>
 
@@ -48,16 +50,12 @@ void distillation(benchmark::State& state) {
   for (std::int64_t i = 0; i < bench::sets_of(moved * bytes); ++i) {
     sets.emplace_back(size, Offset, from_teacher);
   }
-  auto const schedule = add::scaled_linear_schedule();
-  bench::device_copy_of<add::noise_level> const levels(
-      std::vector<add::noise_level>(schedule.table().levels, schedule.table().levels + 1000));
-  bench::device_copy_of<std::int64_t> const t(
-      std::vector<std::int64_t>(static_cast<std::size_t>(samples), 500));
+  bench::device_schedule const schedule(samples);
   bench::device_numbers<double> const value(1);
   auto const view = [&](T* data) { return add::view<add::device_space>(data, samples, row); };
   auto const loss_of = [&](tensors<T> const& set) {
-    add::schedule_table<add::device_space> const table{levels.data(), 1000};
-    auto const times = add::view<add::device_space>(t.data(), samples);
+    auto const table = schedule.table();
+    auto const times = schedule.timesteps();
     if constexpr (from_teacher) {
       add::teacher_predictions<T, add::device_space> teacher{
           .conditional = view(set.target.data()),
@@ -84,18 +82,17 @@ void distillation(benchmark::State& state) {
     auto const call = [&, samples, row](std::int64_t i) {
       auto const& set = sets[static_cast<std::size_t>(i)];
       peers::cub_distillation(memory ? memory->data() : nullptr, bytes_of_peer, set.student.data(),
-                              set.target.data(), levels.data(), t.data(), samples, row,
-                              value_of_peer.data(), gpu.context().stream);
+                              set.target.data(), schedule.table().levels, schedule.timesteps().data,
+                              samples, row, value_of_peer.data(), gpu.context().stream);
     };
     call(0);
     memory = std::make_unique<bench::device_numbers<unsigned char>>(
         static_cast<std::int64_t>(bytes_of_peer));
-    // Beside single calls, as it is not in a graph.
-    if (state.range(2) == 0) peer = {"cub", call, {value_of_peer.data()}, value.data()};
+    peer = {"cub", call, {value_of_peer.data()}, value.data()};
   }
   bench::take_device_turns(
-      state, gpu.context().stream, {.graph = state.range(2), .bytes = moved * bytes},
-      static_cast<std::int64_t>(sets.size()),
+      state, gpu.context().stream,
+      {.graph = state.range(2), .sets = std::ssize(sets), .elements = size, .bytes = moved * bytes},
       [&](std::int64_t i) {
         auto const& set = sets[static_cast<std::size_t>(i)];
         if constexpr (Form == form::value) {
@@ -104,49 +101,32 @@ void distillation(benchmark::State& state) {
           add::value_and_grad(gpu.context(), loss_of(set), out, view(set.gradient.data()));
         }
       },
-      bytes,
-      [&](std::int64_t i) {
-        auto const& set = sets[static_cast<std::size_t>(i)];
-        bench::copy_on_device(gpu.context().stream, set.gradient.data(), set.student.data(), bytes);
-      },
       peer);
 }
 
-constexpr std::int64_t latent = 4 * 64 * 64;
-constexpr std::int64_t image = 3 * 512 * 512;
-
-void latents(benchmark::internal::Benchmark* benchmark) {
-  for (int const graph : {0, 1, 20}) benchmark->Args({8, latent, graph});
-  benchmark->ArgNames({"", "", "graph"});
-  bench::settings(benchmark);
-}
-void images(benchmark::internal::Benchmark* benchmark) {
-  benchmark->Args({48, image, 0})->ArgNames({"", "", "graph"});
-  bench::settings(benchmark);
-}
 /// Between latents and images, and rows of an odd length.
 void others(benchmark::internal::Benchmark* benchmark) {
-  benchmark->Args({64, 4 * 128 * 128, 0})->Args({48, image - 1, 0})->ArgNames({"", "", "graph"});
-  bench::settings(benchmark);
+  benchmark->Args({64, 4 * 128 * 128, 0})->Args({48, bench::image - 1, 0});
+  bench::image_settings(benchmark);
 }
 
 using enum form;
-BENCHMARK(distillation<float, target>)->Apply(latents);
-BENCHMARK(distillation<float, target>)->Apply(images);
+BENCHMARK(distillation<float, target>)->Apply(bench::latents);
+BENCHMARK(distillation<float, target>)->Apply(bench::images);
 BENCHMARK(distillation<float, target>)->Apply(others);
-BENCHMARK(distillation<float, target, 1>)->Apply(images);
-BENCHMARK(distillation<add::half, target>)->Apply(latents);
-BENCHMARK(distillation<add::half, target>)->Apply(images);
-BENCHMARK(distillation<add::bfloat16, target>)->Apply(images);
-BENCHMARK(distillation<add::bfloat16, target, 1>)->Apply(images);
-BENCHMARK(distillation<double, target>)->Apply(images);
-BENCHMARK(distillation<float, value>)->Apply(latents);
-BENCHMARK(distillation<float, value>)->Apply(images);
-BENCHMARK(distillation<float, teacher>)->Apply(latents);
-BENCHMARK(distillation<float, teacher>)->Apply(images);
-BENCHMARK(distillation<add::half, teacher>)->Apply(images);
-BENCHMARK(distillation<add::bfloat16, teacher>)->Apply(images);
-BENCHMARK(distillation<float, teacher_generated>)->Apply(images);
-BENCHMARK(distillation<add::bfloat16, teacher_generated>)->Apply(images);
+BENCHMARK(distillation<float, target, 1>)->Apply(bench::images);
+BENCHMARK(distillation<add::half, target>)->Apply(bench::latents);
+BENCHMARK(distillation<add::half, target>)->Apply(bench::images);
+BENCHMARK(distillation<add::bfloat16, target>)->Apply(bench::images);
+BENCHMARK(distillation<add::bfloat16, target, 1>)->Apply(bench::images);
+BENCHMARK(distillation<double, target>)->Apply(bench::images);
+BENCHMARK(distillation<float, value>)->Apply(bench::latents);
+BENCHMARK(distillation<float, value>)->Apply(bench::images);
+BENCHMARK(distillation<float, teacher>)->Apply(bench::latents);
+BENCHMARK(distillation<float, teacher>)->Apply(bench::images);
+BENCHMARK(distillation<add::half, teacher>)->Apply(bench::images);
+BENCHMARK(distillation<add::bfloat16, teacher>)->Apply(bench::images);
+BENCHMARK(distillation<float, teacher_generated>)->Apply(bench::images);
+BENCHMARK(distillation<add::bfloat16, teacher_generated>)->Apply(bench::images);
 
 }  // namespace

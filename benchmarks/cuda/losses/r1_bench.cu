@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <memory>
 #include <vector>
 
@@ -42,8 +43,9 @@ void r1(benchmark::State& state) {
   std::int64_t const heads = state.range(0);
   std::int64_t const samples = state.range(1);
   std::int64_t const row = state.range(2);
-  std::int64_t const head_bytes = samples * row * static_cast<std::int64_t>(sizeof(T));
-  std::int64_t const bytes = (Form == form::value ? 1 : 2) * heads * head_bytes;
+  std::int64_t const size = heads * samples * row;
+  std::int64_t const bytes =
+      (Form == form::value ? 1 : 2) * size * static_cast<std::int64_t>(sizeof(T));
   std::vector<std::unique_ptr<heads_features<T>>> sets;
   for (std::int64_t i = 0; i < bench::sets_of(bytes); ++i) {
     sets.push_back(std::make_unique<heads_features<T>>(heads, samples, row));
@@ -70,13 +72,12 @@ void r1(benchmark::State& state) {
     call(0);
     memory = std::make_unique<bench::device_numbers<unsigned char>>(
         static_cast<std::int64_t>(bytes_of_peer));
-    // Beside single calls, as it is not in a graph.
-    if (state.range(3) == 0) peer = {"cub", call, {}, value.data()};
+    peer = {"cub", call, {}, value.data()};
     for (std::int64_t k = 0; k < heads; ++k) peer.parts.push_back(values_of_peer.data() + k);
   }
   bench::take_device_turns(
-      state, gpu.context().stream, {.graph = state.range(3), .bytes = bytes},
-      static_cast<std::int64_t>(sets.size()),
+      state, gpu.context().stream,
+      {.graph = state.range(3), .sets = std::ssize(sets), .elements = size, .bytes = bytes},
       [&](std::int64_t i) {
         auto const& set = *sets[static_cast<std::size_t>(i)];
         auto const out = add::view<add::device_space>(value.data());
@@ -86,24 +87,23 @@ void r1(benchmark::State& state) {
           add::value_and_grad(gpu.context(), loss_of(set), out, {.features = set.cotangent_rows});
         }
       },
-      head_bytes,
-      [&](std::int64_t i) {
-        auto const& set = *sets[static_cast<std::size_t>(i)];
-        bench::copy_on_device(gpu.context().stream, set.cotangents[0]->data(),
-                              set.gradients[0]->data(), head_bytes);
-      },
       peer);
 }
 
-/// Features of ViT-S on 224 x 224 pixels.
-void features(benchmark::internal::Benchmark* benchmark) {
-  for (int const graph : {0, 20}) benchmark->Args({5, 8, 384 * 197, graph});
-  benchmark->Args({5, 256, 384 * 197, 0})->ArgNames({"heads", "", "", "graph"});
+constexpr std::int64_t features = 384 * 197;  // of ViT-S on 224 x 224 pixels
+
+void settings(benchmark::internal::Benchmark* benchmark) {
+  benchmark->ArgNames({"heads", "", "", "graph"});
   bench::settings(benchmark);
 }
+void five_heads(benchmark::internal::Benchmark* benchmark) {
+  for (int const graph : {0, 20}) benchmark->Args({5, 8, features, graph});
+  benchmark->Args({5, 256, features, 0});
+  settings(benchmark);
+}
 
-BENCHMARK(r1<float>)->Apply(features);
-BENCHMARK(r1<add::bfloat16>)->Apply(features);
-BENCHMARK(r1<float, form::value>)->Apply(features);
+BENCHMARK(r1<float>)->Apply(five_heads);
+BENCHMARK(r1<add::bfloat16>)->Apply(five_heads);
+BENCHMARK(r1<float, form::value>)->Apply(five_heads);
 
 }  // namespace
