@@ -41,6 +41,15 @@ void adversarial(benchmark::State& state) {
   });
 }
 
+/// Other numbers of heads, small and large.
+void heads(benchmark::internal::Benchmark* benchmark) {
+  for (int const k : {1, 2, 4, 8}) {
+    for (int const graph : {0, 20}) benchmark->Args({k, 8, 257, graph});
+    benchmark->Args({k, 512, 256 * 256, 0});
+  }
+  bench::logit_settings(benchmark);
+}
+
 BENCHMARK(adversarial<float, false>)->Apply(bench::tokens);
 BENCHMARK(adversarial<float, true>)->Apply(bench::tokens);
 BENCHMARK(adversarial<add::bfloat16, false>)->Apply(bench::tokens);
@@ -49,5 +58,6 @@ BENCHMARK(adversarial<float, true>)->Apply(bench::many_tokens);
 BENCHMARK(adversarial<add::half, false>)->Apply(bench::many_tokens);
 BENCHMARK(adversarial<add::bfloat16, false>)->Apply(bench::many_tokens);
 BENCHMARK(adversarial<float, false, add::non_saturating>)->Apply(bench::many_tokens);
+BENCHMARK(adversarial<float, false>)->Apply(heads);
 
 }  // namespace

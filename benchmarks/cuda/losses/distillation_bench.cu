@@ -104,8 +104,9 @@ void distillation(benchmark::State& state) {
       peer);
 }
 
-/// Between latents and images, and rows of an odd length.
+/// More latents, larger ones, and rows of an odd length.
 void others(benchmark::internal::Benchmark* benchmark) {
+  for (int const samples : {64, 512, 4096}) benchmark->Args({samples, bench::latent, 0});
   benchmark->Args({64, 4 * 128 * 128, 0})->Args({48, bench::image - 1, 0});
   bench::image_settings(benchmark);
 }

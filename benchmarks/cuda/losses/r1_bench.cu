@@ -101,9 +101,18 @@ void five_heads(benchmark::internal::Benchmark* benchmark) {
   benchmark->Args({5, 256, features, 0});
   settings(benchmark);
 }
+void other_heads(benchmark::internal::Benchmark* benchmark) {
+  for (int const heads : {1, 2, 4, 8}) {
+    for (int const graph : {0, 20}) benchmark->Args({heads, 8, features, graph});
+    benchmark->Args({heads, 256, features, 0});
+  }
+  settings(benchmark);
+}
 
 BENCHMARK(r1<float>)->Apply(five_heads);
+BENCHMARK(r1<add::half>)->Apply(five_heads);
 BENCHMARK(r1<add::bfloat16>)->Apply(five_heads);
 BENCHMARK(r1<float, form::value>)->Apply(five_heads);
+BENCHMARK(r1<float>)->Apply(other_heads);
 
 }  // namespace
