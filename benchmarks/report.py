@@ -275,7 +275,7 @@ def size_plots(rows):
         series = {"ours": [], "limit": [], "eigen": [], "xtensor": []}
         for row in rows:
             match = re.fullmatch(pattern, row.name)
-            if row.program != program or not match or row.error:
+            if row.program != program or not match:
                 continue
             size = 1
             for extent in match[1].split("/"):
@@ -288,7 +288,7 @@ def size_plots(rows):
         if series:
             yield file, plot.lines(title, "elements", "microseconds", series)
     heads = [(int(m[1]), row) for row in rows if row.program == "losses_adversarial"
-             and not row.error and (m := re.fullmatch(r"hinge.*/heads:(\d+)/tokens:257", row.name))]
+             and (m := re.fullmatch(r"hinge.*/heads:(\d+)/tokens:257", row.name))]
     if heads:
         series = {"ours": [(k, row.time) for k, row in heads]}
         for name in ("limit", "eigen", "xtensor"):
@@ -339,13 +339,13 @@ def write_report(options, rows, context, compiled, main_table):
     for program in dict.fromkeys(row.program for row in rows):
         lines += [f"### {program}", "",
                   markdown(HEAD, [cells(f"`{row.name}`", row) for row in rows
-                                  if row.program == program and not row.error])]
+                                  if row.program == program])]
     (out / "report.md").write_text("\n".join(lines), encoding="utf-8")
     print(f"\n{out / 'report.md'}, {', '.join(plots)}")
 
 
 def main_rows(rows):
-    by_name = {(row.program, row.name): row for row in rows if not row.error}
+    by_name = {(row.program, row.name): row for row in rows}
     for title, program, name in MAIN:
         if row := by_name.get((program, name)):
             yield title, row
@@ -383,6 +383,8 @@ def main():
     keep = [vars(row) for row in rows]
     (options.out / "results.json").write_text(json.dumps(keep, indent=1), encoding="utf-8")
 
+    failed = [row for row in rows if row.error]
+    rows = [row for row in rows if not row.error]
     main_table = [cells(title, row) for title, row in main_rows(rows)]
     print()
     print_table(HEAD, main_table)
@@ -393,7 +395,6 @@ def main():
             print(f"  {row.program} {row.name}: {name} {number(reached)}, "
                   f"target {sign} {number(aim)}")
     write_report(options, rows, context, compiled, main_table)
-    failed = [row for row in rows if row.error]
     for row in failed:
         print(f"{row.program} {row.name}: {row.error}", file=sys.stderr)
     sys.exit(1 if failed else 0)
