@@ -2,17 +2,19 @@
 # SPDX-License-Identifier: MIT
 """Runs benchmark programs, prints one table and writes a report with plots.
 
-usage: report.py program ... [--out DIR] [--min-time S] [--compiler TEXT] [--flags TEXT]
+usage: report.py program-or-JSON ... [--out DIR] [--min-time S] [--compiler TEXT] [--flags TEXT]
                  [--compile COMPILER] [--append FILE ...]
                  [--earlier FILE ...]
 
+JSON: what a program wrote on another machine, or earlier: --benchmark_out=FILE. Programs on a CPU
+and those on a GPU have reports of their own.
 Writes DIR/report.md and its plots, and DIR/results.json, all that the programs measured. The exit
 status is 1 if a benchmark failed: where a peer gives other results than ours.
 """
 
 import argparse
-import datetime
 import json
+import math
 import os
 import pathlib
 import platform
@@ -24,7 +26,9 @@ import time
 import compile_times
 import plot
 
-PEERS = ("eigen", "xtensor", "std", "eager", "separate")
+# Of a call on a GPU: a copy of as many bytes, and as many launches of nothing.
+DEVICE_LIMITS = ("copy", "launch")
+PEERS = ("eigen", "xtensor", "std", "eager", *DEVICE_LIMITS, "cub", "separate")
 BENCHMARKS_OF = "bench_"
 
 # The rows of the main table: what it says, the program, the benchmark.
@@ -81,6 +85,58 @@ MAIN = (
      "heads<step::discriminator, method::toom_cook>/heads:1/threads:2"),
     ("step of 5 heads with R1", "heads_head_stack",
      "heads<step::discriminator, method::toom_cook>/heads:5/threads:1"),
+
+    ("distillation, latents [8, 4, 64, 64]", "cuda_losses_distillation",
+     "distillation<float, target>/8/16384/graph:0"),
+    ("distillation, latents, in a graph of 20", "cuda_losses_distillation",
+     "distillation<float, target>/8/16384/graph:20"),
+    ("distillation, 64 latents", "cuda_losses_distillation",
+     "distillation<float, target>/64/16384/graph:0"),
+    ("distillation, 512 latents", "cuda_losses_distillation",
+     "distillation<float, target>/512/16384/graph:0"),
+    ("distillation, 4096 latents", "cuda_losses_distillation",
+     "distillation<float, target>/4096/16384/graph:0"),
+    ("distillation, images [48, 3, 512, 512]", "cuda_losses_distillation",
+     "distillation<float, target>/48/786432/graph:0"),
+    ("distillation, images, half", "cuda_losses_distillation",
+     "distillation<add::half, target>/48/786432/graph:0"),
+    ("distillation, images, bfloat16", "cuda_losses_distillation",
+     "distillation<add::bfloat16, target>/48/786432/graph:0"),
+    ("distillation, images, the value alone", "cuda_losses_distillation",
+     "distillation<float, value>/48/786432/graph:0"),
+    ("distillation from the teacher, images", "cuda_losses_distillation",
+     "distillation<float, teacher>/48/786432/graph:0"),
+    ("hinge, 5 heads of [8, 257]", "cuda_losses_adversarial",
+     "adversarial<float, false>/heads:5/8/257/graph:0"),
+    ("hinge, 5 heads, in a graph of 20", "cuda_losses_adversarial",
+     "adversarial<float, false>/heads:5/8/257/graph:20"),
+    ("hinge, 5 heads of [512, 65536]", "cuda_losses_adversarial",
+     "adversarial<float, false>/heads:5/512/65536/graph:0"),
+    ("hinge, 5 heads of [512, 65536], half", "cuda_losses_adversarial",
+     "adversarial<add::half, false>/heads:5/512/65536/graph:0"),
+    ("hinge, 5 heads of [512, 65536], bfloat16", "cuda_losses_adversarial",
+     "adversarial<add::bfloat16, false>/heads:5/512/65536/graph:0"),
+    ("relativistic loss, 5 heads of [8, 257]", "cuda_losses_paired",
+     "paired<float, relativistic>/heads:5/8/257/graph:0"),
+    ("relativistic loss, 5 heads of [512, 65536]", "cuda_losses_paired",
+     "paired<float, relativistic>/heads:5/512/65536/graph:0"),
+    ("R1, 5 heads of [8, 384, 197]", "cuda_losses_r1", "r1<float>/heads:5/8/75648/graph:0"),
+    ("R1, 5 heads of [256, 384, 197]", "cuda_losses_r1", "r1<float>/heads:5/256/75648/graph:0"),
+    ("R1, the value alone", "cuda_losses_r1", "r1<float, form::value>/heads:5/256/75648/graph:0"),
+    ("student's objective, latents and 5 heads", "cuda_losses_objective",
+     "student<float>/8/16384/graph:0"),
+    ("student's objective, images and 5 heads", "cuda_losses_objective",
+     "student<float>/48/786432/graph:0"),
+    ("noising, stored noise, latents", "cuda_noising_forward",
+     "add_noise<float, true>/8/16384/graph:0"),
+    ("noising, stored noise, images", "cuda_noising_forward",
+     "add_noise<float, true>/48/786432/graph:0"),
+    ("noising, generated noise, images", "cuda_noising_forward",
+     "add_noise<float, false>/48/786432/graph:0"),
+    ("4 steps with re-noising, latents", "cuda_noising_few_step",
+     "four_steps<float, add::re_noise>/8/16384/graph:0"),
+    ("4 steps with re-noising, images", "cuda_noising_few_step",
+     "four_steps<float, add::re_noise>/48/786432/graph:0"),
 )
 
 # Time against a number n: what it says, the program, the benchmark with n in brackets, n is per ..
@@ -98,7 +154,38 @@ SERIES = (
      r"sizes<step::discriminator, method::toom_cook>/batch:8/tokens:(\d+)"),
     ("step of n heads with R1", "heads_head_stack",
      r"heads<step::discriminator, method::toom_cook>/heads:(\d+)/threads:1"),
+
+    ("distillation, latents of n samples", "cuda_losses_distillation",
+     r"distillation<float, target>/(\d+)/16384/graph:0"),
+    ("hinge, n heads of [8, 257]", "cuda_losses_adversarial",
+     r"adversarial<float, false>/heads:(\d+)/8/257/graph:0"),
+    ("hinge, n heads of [8, 257], in a graph of 20", "cuda_losses_adversarial",
+     r"adversarial<float, false>/heads:(\d+)/8/257/graph:20"),
+    ("hinge, n heads of [512, 65536]", "cuda_losses_adversarial",
+     r"adversarial<float, false>/heads:(\d+)/512/65536/graph:0"),
+    ("R1, n heads of [8, 384, 197]", "cuda_losses_r1", r"r1<float>/heads:(\d+)/8/75648/graph:0"),
+    ("R1, n heads of [256, 384, 197]", "cuda_losses_r1",
+     r"r1<float>/heads:(\d+)/256/75648/graph:0"),
 )
+
+# Plots of time against size: the file, what it says, what the size is, the program, the benchmark
+# with the extents of the size in brackets.
+PLOTS = (
+    ("distillation.svg", "distillation loss and gradient, float, 1 thread", "elements",
+     "losses_distillation", r"value_and_grad<float>/([\d/]+)/threads:1"),
+    ("noising.svg", "noising with stored noise, float, 1 thread", "elements",
+     "noising_forward", r"add_noise_stored/([\d/]+)/threads:1"),
+    ("heads.svg", "hinge of K heads of [8, 257], both sides", "K", "losses_adversarial",
+     r"hinge_discriminator/heads:(\d+)/tokens:257"),
+
+    ("distillation.svg", "distillation loss and gradient, float", "elements",
+     "cuda_losses_distillation", r"distillation<float, target>/(\d+/16384|48/786432)/graph:0"),
+    ("heads.svg", "hinge of K heads of [8, 257], both sides", "K", "cuda_losses_adversarial",
+     r"adversarial<float, false>/heads:(\d+)/8/257/graph:0"),
+    ("large_heads.svg", "hinge of K heads of [512, 65536], both sides", "K",
+     "cuda_losses_adversarial", r"adversarial<float, false>/heads:(\d+)/512/65536/graph:0"),
+)
+PLOTTED = ("limit", "eigen", "xtensor", *DEVICE_LIMITS)
 
 
 class Row:
@@ -121,6 +208,11 @@ class Row:
     def get(self, counter):
         return self.counters.get(counter)
 
+    def share_of_limit(self):
+        """On a GPU that of a copy or of launches, whichever takes longer."""
+        found = [self.get(name) for name in ("limit", *DEVICE_LIMITS) if self.get(name)]
+        return max(found, default=None)
+
     def targets(self):
         """(counter, its value, relation, the number aimed at, whether it is reached) each."""
         for counter, aim in self.counters.items():
@@ -136,6 +228,11 @@ def run(programs, min_time, directory):
     rows, context = [], {}
     for i, program in enumerate(programs, 1):
         name = os.path.basename(program)
+        if name.endswith(".json"):
+            measured = json.loads(pathlib.Path(program).read_text(encoding="utf-8"))
+            context = measured["context"]
+            rows += [Row(name.removesuffix(".json"), entry) for entry in measured["benchmarks"]]
+            continue
         out = directory / f"{name}.json"
         print(f"[{i}/{len(programs)}] {name}", end="", flush=True)
         begin = time.perf_counter()
@@ -181,7 +278,7 @@ def number(value):
 
 def cells(title, row):
     """One row of a table."""
-    bytes_s, flops, share = row.get("bytes/s"), row.get("GFLOPs"), row.get("limit")
+    bytes_s, flops, share = row.get("bytes/s"), row.get("GFLOPs"), row.share_of_limit()
     result = [title, duration(row.time), f"{bytes_s * 1e-9:.1f}" if bytes_s else "",
               f"{flops:.0f}" if flops else "", f"{share:.2f}" if share else ""]
     for peer in PEERS:
@@ -205,6 +302,15 @@ LEGEND = """- One call, in float and on one thread where nothing else is said; l
   part. In brackets, how many times ours each takes.
 - target: what was aimed at, and whether it was reached. triad: our speed by that of STREAM's
   triad, whose stores go through the caches; per_core: elements a second and core."""
+
+GPU_LEGEND = """- One call, in float and not in a graph where nothing else is said; losses with
+  gradients.
+- copy: within the GPU's memory, of which it reads and writes as many bytes as ours; launch: as many
+  launches of a kernel that does nothing; cub: `cub::DeviceReduce` of the same terms; separate: the
+  same work in a call for each part. All in turns with ours and as ours, singly or in a graph. In
+  brackets, how many times ours each takes.
+- of the limit: of copy or launch, whichever takes longer; 1 is as fast.
+- target: what was aimed at, and whether it was reached."""
 
 
 def filled(head, table):
@@ -267,35 +373,20 @@ def threads(rows):
 
 def size_plots(rows):
     """File name and plot of time against size."""
-    for file, title, program, pattern in (
-            ("distillation.svg", "distillation loss and gradient, float, 1 thread",
-             "losses_distillation", r"value_and_grad<float>/([\d/]+)/threads:1"),
-            ("noising.svg", "noising with stored noise, float, 1 thread",
-             "noising_forward", r"add_noise_stored/([\d/]+)/threads:1")):
-        series = {"ours": [], "limit": [], "eigen": [], "xtensor": []}
+    for file, title, label, program, pattern in PLOTS:
+        series = {"ours": [], **{name: [] for name in PLOTTED}}
         for row in rows:
             match = re.fullmatch(pattern, row.name)
             if row.program != program or not match:
                 continue
-            size = 1
-            for extent in match[1].split("/"):
-                size *= int(extent)
+            size = math.prod(map(int, match[1].split("/")))
             series["ours"].append((size, row.time))
-            for name in ("limit", "eigen", "xtensor"):
+            for name in PLOTTED:
                 if row.get(name):
                     series[name].append((size, row.get(name) * row.time))
         series = {name: points for name, points in series.items() if points}
         if series:
-            yield file, plot.lines(title, "elements", "microseconds", series)
-    heads = [(int(m[1]), row) for row in rows if row.program == "losses_adversarial"
-             and (m := re.fullmatch(r"hinge.*/heads:(\d+)/tokens:257", row.name))]
-    if heads:
-        series = {"ours": [(k, row.time) for k, row in heads]}
-        for name in ("limit", "eigen", "xtensor"):
-            series[name] = [(k, row.get(name) * row.time) for k, row in heads if row.get(name)]
-        series = {name: points for name, points in series.items() if points}
-        yield "heads.svg", plot.lines("hinge of K heads of [8, 257], both sides", "K",
-                                      "microseconds", series)
+            yield file, plot.lines(title, label, "microseconds", series)
 
 
 def chip():
@@ -303,27 +394,35 @@ def chip():
         return next((l.split(":")[1].strip() for l in lines if l.startswith("model name")), "?")
 
 
+def machine(options, context):
+    """What the programs ran on, and what made them."""
+    if "gpu" in context:
+        return [f"- {context['gpu']}, driver {context.get('driver', 'unknown')}, "
+                f"CUDA {context['cuda']}"]
+    load = ", ".join(f"{l:.1f}" for l in context.get("load_avg", []))
+    return [f"- {chip()}, {context['num_cpus']} cores at {context['mhz_per_cpu']} MHz",
+            f"- {platform.system()} on {platform.machine()}, load {load}",
+            f"- {options.compiler}, `{options.flags}`"]
+
+
 def write_report(options, rows, context, compiled, main_table):
     out = options.out
     plots = dict(size_plots(rows))
-    shares = [(title, row.get("limit")) for title, row in main_rows(rows) if row.get("limit")]
-    if shares:
+    shares = [(title, row.share_of_limit()) for title, row in main_rows(rows)]
+    if shares := [(title, share) for title, share in shares if share]:
         plots["limit.svg"] = plot.bars("share of the limit: 1 is as fast", shares)
     for name, picture in plots.items():
         (out / name).write_text(picture, encoding="utf-8")
 
-    load = ", ".join(f"{l:.1f}" for l in context.get("load_avg", []))
-    lines = ["# Benchmark report", "",
-             f"- {chip()}, {context['num_cpus']} cores at {context['mhz_per_cpu']} MHz",
-             f"- {platform.system()} on {platform.machine()}, load {load}",
-             f"- {options.compiler}, `{options.flags}`",
-             f"- {datetime.date.today()}; `{options.command}`", "",
+    lines = ["# Benchmark report", "", *machine(options, context),
+             f"- {context['date'][:10]}; `{options.command}`", "",
              "`benchmarks/README.md` says more about how to read it. Times are medians."
              + (f" Of each benchmark the best of {1 + len(options.earlier)} runs."
                 if options.earlier else ""), ""]
     if compiled:
         lines += [f"To compile `#include <addloss/addloss.hpp>`: {compiled}", ""]
-    lines += ["## Main table", "", LEGEND, "", markdown(HEAD, main_table)]
+    legend = GPU_LEGEND if "gpu" in context else LEGEND
+    lines += ["## Main table", "", legend, "", markdown(HEAD, main_table)]
     lines += [f"![{name}]({name})" for name in plots]
     if table := scaling(rows):
         lines += ["", "## Scaling", "",
@@ -354,7 +453,7 @@ def main_rows(rows):
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("programs", metavar="program", nargs="+")
+    parser.add_argument("programs", metavar="program-or-JSON", nargs="+")
     parser.add_argument("--out", type=pathlib.Path, default="build/bench/report")
     parser.add_argument("--min-time", default="0.05", help="seconds for each benchmark's own calls")
     parser.add_argument("--compiler", default="", help="what made the programs, for the report")
