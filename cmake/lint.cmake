@@ -17,6 +17,7 @@ file(
   tests/*.cpp
   tests/*.cu
   benchmarks/*.hpp
+  benchmarks/*.cuh
   benchmarks/*.cpp
   benchmarks/*.cu
   examples/*.hpp
