@@ -379,6 +379,9 @@ TEST_CASE("NaN in either logit of a pair is in the loss and in both gradients, a
     CHECK(health[0].first.non_finite == 0);
     CHECK(health[1].first.non_finite == 1);
     CHECK(health[1].second.non_finite == 1);
+    // A softplus has a gradient everywhere here, and NaN is not 0.
+    CHECK(health[1].first.active == 1);
+    CHECK(health[1].second.active == 1);
     CHECK(std::isnan(side == 0 ? health[1].first.mean : health[1].second.mean));
     CHECK(std::isfinite(side == 0 ? health[1].second.mean : health[1].first.mean));
     for (auto& gradient : out) {

@@ -40,7 +40,8 @@ struct pair_gradients {
   bool accumulate = false;
 };
 
-/// Means and shares of both sides of a head; `active`: the share of pairs with a gradient.
+/// Means and shares of both sides of a head; `active`: the share of pairs whose gradient is not 0 (NaN
+/// is not).
 struct pair_statistics {
   logit_statistics first;
   logit_statistics second;
@@ -64,11 +65,9 @@ struct pair_row {
   /// Sums: the loss, both logits. Tallies: the positive logits of both, the active pairs.
   template <class V>
   ADDLOSS_HOST_DEVICE ADDLOSS_INLINE element_result<V, 3, 2, 3> operator()(V const (&x)[2]) const {
-    using math::abs;
     auto const [value, grad] = loss(x[0] - x[1]);
     V const gradient = V(gradient_weight) * grad;
-    return {
-        {value, x[0], x[1]}, {gradient, -gradient}, {x[0] > V(0), x[1] > V(0), abs(grad) > V(0)}};
+    return {{value, x[0], x[1]}, {gradient, -gradient}, {x[0] > V(0), x[1] > V(0), grad != V(0)}};
   }
 };
 
