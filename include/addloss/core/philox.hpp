@@ -6,7 +6,8 @@
 ///   key     (seed low 32 bits, seed high 32 bits)
 ///   counter (element block, sample, step, stream)
 /// One evaluation gives four 32-bit words. Which elements a block covers is said where it is used:
-/// noising/normal_noise.hpp for tensors, sampler/ for timesteps.
+/// reduce/operand.hpp (normal_noise) for tensors, sampler/ for timesteps, heads/initialise.hpp for
+/// parameters.
 /// Source: Salmon, Moraes, Dror, Shaw, Parallel random numbers: as easy as 1, 2, 3, 2011.
 #pragma once
 
