@@ -21,6 +21,7 @@ file(
   benchmarks/*.cpp
   benchmarks/*.cu
   examples/*.hpp
+  examples/*.cuh
   examples/*.cpp
   examples/*.cu)
 
