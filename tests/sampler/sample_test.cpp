@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string>
 #include <vector>
@@ -97,6 +98,46 @@ TEST_CASE("sampling nothing is refused") {
   CHECK(error_of([] { (void)sampled(uniform_timesteps{}, {}, 0); }) ==
         "sample_timesteps: out (expected 1 to 4294967296 samples, whose indices fit 32 bits, got "
         "0)");
+}
+
+TEST_CASE("settings of samplers that are out of range are refused") {
+  using namespace addloss;
+  std::int64_t untouched = -1;
+  auto const refusal = [&](auto const& sampler) {
+    std::string const text =
+        error_of([&] { sample_timesteps(sampler, random_key{}, std::span(&untouched, 1)); });
+    CHECK(untouched == -1);
+    std::string const begin = "sample_timesteps: ";
+    return text.starts_with(begin) ? text.substr(begin.size()) : text;
+  };
+  double const nan = std::numeric_limits<double>::quiet_NaN();
+  double const infinity = std::numeric_limits<double>::infinity();
+  CHECK(refusal(uniform_timesteps{5, 4}) ==
+        "uniform_timesteps.hi (expected at least lo = 5, got 4)");
+  for (double const shift : {0.0, -1.0, nan, infinity}) {
+    CHECK(refusal(shifted_timesteps{.shift = shift})
+              .starts_with("shifted_timesteps.shift (expected a finite number > 0, got "));
+  }
+  CHECK(refusal(shifted_timesteps{.timesteps = 0}) ==
+        "shifted_timesteps.timesteps (expected at least 1, got 0)");
+  for (double const mean : {nan, -infinity}) {
+    CHECK(refusal(logit_normal_timesteps{.mean = mean})
+              .starts_with("logit_normal_timesteps.mean (expected a finite number, got "));
+  }
+  for (double const stddev : {-1.0, nan, infinity}) {
+    CHECK(refusal(logit_normal_timesteps{.stddev = stddev})
+              .starts_with("logit_normal_timesteps.stddev (expected a finite number >= 0, got "));
+  }
+  CHECK(refusal(logit_normal_timesteps{.timesteps = 0}) ==
+        "logit_normal_timesteps.timesteps (expected at least 1, got 0)");
+  using mixed = mixture<uniform_timesteps, shifted_timesteps>;
+  for (double const share : {-0.1, 1.1, nan}) {
+    CHECK(refusal(mixed{.share = share})
+              .starts_with("mixture.share (expected a number in [0, 1], got "));
+  }
+  CHECK(refusal(mixed{.first = {1, 0}}).starts_with("uniform_timesteps.hi"));
+  CHECK(refusal(mixture<mixed, mixed>{.second = {.second = {.shift = 0}}})
+            .starts_with("shifted_timesteps.shift"));
 }
 
 TEST_CASE("sample indices beyond 32 bits are refused") {

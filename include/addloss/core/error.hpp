@@ -103,5 +103,11 @@ class text {
   raise(error(message.c_str()));
 }
 
+/// Raises what a policy's own check(function) refuses of its settings; most policies have none.
+template <class Policy>
+constexpr void check_settings(char const* function, Policy const& policy) {
+  if constexpr (requires { policy.check(function); }) policy.check(function);
+}
+
 }  // namespace detail
 }  // namespace addloss

@@ -11,7 +11,8 @@
 
 namespace addloss {
 
-/// A pure function of (key, sample): independent of order, threads, ranks and device.
+/// A pure function of (key, sample): independent of order, threads, ranks and device. If it has
+/// `check(function)`, that raises addloss::error on the host for settings out of range.
 template <class S>
 concept timestep_sampler =
     std::is_trivially_copyable_v<S> && requires(S const sampler, random_key key) {

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include <addloss/core/error.hpp>
 #include <addloss/sampler/concept.hpp>
 
 namespace addloss {
@@ -28,6 +29,19 @@ struct logit_normal_timesteps {
     double const z =
         mean + stddev * radius * cos(6.283185307179586 * detail::uniform_at(key, sample, 1));
     return detail::scaled_index(1 / (1 + exp(-z)), timesteps);
+  }
+  void check(char const* function) const {
+    using detail::text;
+    if (!std::isfinite(mean)) {
+      detail::fail(function, "logit_normal_timesteps.mean", "a finite number", text() << mean);
+    }
+    if (!(stddev >= 0 && std::isfinite(stddev))) {
+      detail::fail(function, "logit_normal_timesteps.stddev", "a finite number >= 0",
+                   text() << stddev);
+    }
+    if (timesteps < 1) {
+      detail::fail(function, "logit_normal_timesteps.timesteps", "at least 1", text() << timesteps);
+    }
   }
 };
 

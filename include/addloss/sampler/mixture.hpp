@@ -5,6 +5,7 @@
 #include <concepts>
 #include <cstdint>
 
+#include <addloss/core/error.hpp>
 #include <addloss/sampler/concept.hpp>
 
 namespace addloss {
@@ -40,6 +41,14 @@ struct mixture {
     philox_block const block = philox4x32_10(key, sample, blocks - 1);
     bool const take_first = static_cast<double>(block.word[0]) < share * 0x1p32;
     return take_first ? first.draw(key, sample) : second.draw(key, sample);
+  }
+  /// Of the parts too.
+  void check(char const* function) const {
+    if (!(share >= 0 && share <= 1)) {
+      detail::fail(function, "mixture.share", "a number in [0, 1]", detail::text() << share);
+    }
+    detail::check_settings(function, first);
+    detail::check_settings(function, second);
   }
 };
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// Fills a host array with timesteps: out[b] = sampler.draw(key, b).
-/// Errors: an empty array, or one whose sample indices do not fit 32 bits.
+/// Errors: an empty array, or one whose sample indices do not fit 32 bits; settings of the sampler that
+/// are out of range.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +15,7 @@ namespace addloss {
 template <timestep_sampler Sampler>
 void sample_timesteps(Sampler const& sampler, random_key const& key,
                       std::span<typename Sampler::time_type> out) {
+  detail::check_settings("sample_timesteps", sampler);
   auto const count = static_cast<std::int64_t>(out.size());
   std::int64_t const room = (std::int64_t{1} << 32) - key.first_sample;
   if (count < 1 || count > room) {

@@ -3,8 +3,10 @@
 /// Source: Esser et al., Scaling Rectified Flow Transformers, 2024, eq. 23.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
+#include <addloss/core/error.hpp>
 #include <addloss/sampler/concept.hpp>
 
 namespace addloss {
@@ -18,6 +20,15 @@ struct shifted_timesteps {
                                                                 std::uint32_t sample) const {
     double const u = detail::uniform_at(key, sample, 0);
     return detail::scaled_index(shift * u / (1 + (shift - 1) * u), timesteps);
+  }
+  void check(char const* function) const {
+    using detail::text;
+    if (!(shift > 0 && std::isfinite(shift))) {
+      detail::fail(function, "shifted_timesteps.shift", "a finite number > 0", text() << shift);
+    }
+    if (timesteps < 1) {
+      detail::fail(function, "shifted_timesteps.timesteps", "at least 1", text() << timesteps);
+    }
   }
 };
 

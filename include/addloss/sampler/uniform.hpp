@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include <addloss/core/error.hpp>
 #include <addloss/sampler/concept.hpp>
 
 namespace addloss {
@@ -22,6 +23,12 @@ struct uniform_timesteps {
   [[nodiscard]] ADDLOSS_HOST_DEVICE constexpr std::int64_t draw(random_key const& key,
                                                                 std::uint32_t sample) const {
     return lo + detail::scaled_index(detail::uniform_at(key, sample, 0), hi - lo + 1);
+  }
+  void check(char const* function) const {
+    if (hi < lo) {
+      detail::fail(function, "uniform_timesteps.hi", detail::text() << "at least lo = " << lo,
+                   detail::text() << hi);
+    }
   }
 };
 
