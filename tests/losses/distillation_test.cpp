@@ -804,6 +804,36 @@ TEST_CASE("upstream gradients and losses of distillation are one a sample") {
   CHECK(losses.teacher_refusal() == "value (expected shape [3], one number a sample, got [2])");
 }
 
+#if !defined(ADDLOSS_TEST_ON_GPU)
+TEST_CASE("settings of weighting and distance that are out of range are refused") {
+  using loss_type = distillation<min_snr, pseudo_huber>;
+  auto const refusals = [](loss_type const& loss) {
+    call target;
+    call teacher;
+    return std::array<std::string, 2>{
+        target.run(loss(levels().table(), target.images[0].view(), target.images[1].view(),
+                        view(target.t.data(), target.t.size()))),
+        teacher.run(loss.from_teacher(v_prediction{}, levels().table(), teacher.images[0].view(),
+                                      teacher.teacher, view(teacher.t.data(), teacher.t.size())))};
+  };
+  double const nan = std::numeric_limits<double>::quiet_NaN();
+  double const infinity = std::numeric_limits<double>::infinity();
+  for (double const c : {0.0, -0.03, nan, infinity}) {
+    for (auto const& text : refusals({.distance = {.c = c}})) {
+      CHECK(text.starts_with("pseudo_huber.c (expected a finite number > 0, got "));
+    }
+  }
+  for (double const gamma : {0.0, -5.0, nan}) {
+    for (auto const& text : refusals({.weighting = {.gamma = gamma}})) {
+      CHECK(text.starts_with("min_snr.gamma (expected a number > 0, got "));
+    }
+  }
+  for (auto const& text : refusals({.weighting = {.gamma = infinity}})) {
+    CHECK(text == "written in spite of: no error");
+  }
+}
+#endif
+
 TEST_CASE("what the teacher said is checked by name") {
   call conditional;
   conditional.teacher.conditional = {};

@@ -13,6 +13,7 @@
 #include <addloss/losses/evaluate.hpp>
 
 #include "catch.hpp"
+#include "error_of.hpp"
 #include "storage_types.hpp"
 #include "test_context.hpp"
 
@@ -442,7 +443,7 @@ struct call {
 
 }  // namespace
 
-TEST_CASE("a negative, NaN or missing lambda is refused") {
+TEST_CASE("a negative, NaN or missing lambda is refused, and so is a bad setting of the loss") {
   call good;
   CHECK(good.refusal() == "written in spite of: no error");
   call negative;
@@ -458,6 +459,17 @@ TEST_CASE("a negative, NaN or missing lambda is refused") {
   call nowhere;
   nowhere.lambda = number_at{};
   CHECK(nowhere.refusal() == "lambda (expected memory, got a null pointer)");
+#if !defined(ADDLOSS_TEST_ON_GPU)
+  call wide;
+  double untouched = guard;
+  CHECK(error_of([&] {
+          value(
+              test_context{},
+              paired<pseudo_huber>{.loss = {.c = -1}}.discriminator<float>(wide.first, wide.second),
+              untouched);
+        }) == "value: pseudo_huber.c (expected a finite number > 0, got -1)");
+  CHECK(untouched == guard);
+#endif
 }
 
 TEST_CASE("wrong numbers of heads of pairs are refused") {

@@ -224,6 +224,11 @@ TEST_CASE("bad steps are refused before the student is called") {
         }) ==
         "sample_few_steps: timesteps[1] (expected a noise level sigma > 0, got timestep 0, "
         "where sigma = 0)");
+  for (double const eta : {-0.1, 1.1, std::nan("")}) {
+    CHECK(error_of([&] {
+            run(ancestral{.eta = eta}, schedule.table(), student_timesteps::trailing(4), times);
+          }).starts_with("sample_few_steps: ancestral.eta (expected a number in [0, 1], got "));
+  }
   CHECK(times.empty());
   std::vector<double> x(batch * size);
   CHECK(error_of([&] {

@@ -6,13 +6,17 @@
 /// | absolute     | abs(d)               | sign(d), 0 at 0     |
 /// | pseudo_huber | sqrt(d^2 + c^2) - c  | d / sqrt(d^2 + c^2) |
 /// NaN in d gives NaN in both; so does an infinite d in pseudo_huber. Your own: a struct with the
-/// same call operator.
+/// same call operator and, if it has settings to refuse, `check(function)`.
+/// Errors, where a loss is evaluated: c that is not a finite number > 0.
 /// Sources: squared: ADD, Sauer et al. 2023, eq. 4; pseudo_huber: Song, Dhariwal, Improved
 /// Techniques for Training Consistency Models, 2023, eq. 7, per element.
 #pragma once
 
+#include <cmath>
 #include <concepts>
+#include <type_traits>
 
+#include <addloss/core/error.hpp>
 #include <addloss/core/math.hpp>
 
 namespace addloss {
@@ -43,6 +47,11 @@ struct pseudo_huber {
     V const root = sqrt(d * d + V(c * c));
     // d * d / (root + c) is root - c without the cancellation at small d.
     return {d * (d / (root + V(c))), d / root};
+  }
+  void check(char const* function) const {
+    if (!(c > 0 && std::isfinite(c))) {
+      detail::fail(function, "pseudo_huber.c", "a finite number > 0", detail::text() << c);
+    }
   }
 };
 

@@ -9,12 +9,15 @@
 ///   squared: dL/dx = 2 c (student - target) / B, or / (B D) with mean over D elements
 /// Deterministic: same bits for any number of threads. Reads each operand once, writes the gradient
 /// once; no allocation.
-/// Errors: shapes, memory order, an empty batch, a timestep outside the schedule.
+/// Errors: shapes, memory order, an empty batch, a timestep outside the schedule; settings of the
+/// weighting or the distance that are out of range.
 /// Source: Sauer, Lorenz, Blattmann, Rombach, Adversarial Diffusion Distillation, 2023, eq. 4.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 
+#include <addloss/core/error.hpp>
 #include <addloss/losses/distance.hpp>
 #include <addloss/noising/prediction.hpp>
 #include <addloss/reduce/destination.hpp>
@@ -92,11 +95,14 @@ struct distillation_pass_base {
   double element_factor;
 
   /// Of checked students: checks the rest.
-  template <class Reduction, class Elements, class Space>
-  static distillation_pass_base make(char const* function, rows<G const, Space> const& student,
+  template <class Reduction, class Loss, class Space>
+  static distillation_pass_base make(char const* function, Loss const& loss,
+                                     rows<G const, Space> const& student,
                                      loss_output<Out, Space> const& value,
                                      addloss::gradient<G, Space> const& grad,
                                      evaluation_options<A, Space> const& settings) {
+    check_settings(function, loss.weighting);
+    check_settings(function, loss.distance);
     auto const writer =
         check_output<Reduction>(function, value, student.count, settings.non_finite);
     if (grad.mode != store_mode::none) {
@@ -109,7 +115,7 @@ struct distillation_pass_base {
             grad.output(),
             scale,
             writer,
-            Elements::factor(student.row_size)};
+            Loss::elements::factor(student.row_size)};
   }
 
   [[nodiscard]] ADDLOSS_HOST_DEVICE int parts() const { return 1; }
@@ -184,8 +190,8 @@ struct target_distillation {
     detail::check_rows(function, "student", student);
     detail::check_same_rows(function, "target", target, "student", student);
     detail::check_timesteps(function, schedule, timesteps, student.count);
-    auto const base = pass_type<Out>::template make<Reduction, typename Loss::elements>(
-        function, student, value, grad, settings);
+    auto const base =
+        pass_type<Out>::template make<Reduction>(function, loss, student, value, grad, settings);
     using detail::stored_rows;
     return pass_type<Out>{
         base, loss, schedule, stored_rows(student), stored_rows(target), stored_rows(timesteps)};
@@ -343,8 +349,8 @@ struct teacher_distillation {
         check_same_rows(function, "teacher.negative", teacher.negative, "student", student);
       }
     }
-    auto const base = pass_type<Out>::template make<Reduction, typename Loss::elements>(
-        function, student, value, grad, settings);
+    auto const base =
+        pass_type<Out>::template make<Reduction>(function, loss, student, value, grad, settings);
     using detail::stored_rows;
     auto const conditional = stored_rows(teacher.conditional);
     auto const unconditional = guided ? stored_rows(teacher.unconditional) : conditional;

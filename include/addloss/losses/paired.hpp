@@ -149,6 +149,7 @@ struct bound_pair {
     using detail::check_heads;
     detail::pair_pass<arithmetic, T, Loss, Out> result{};
     detail::check_weight<Space>(function, "lambda", weight);
+    detail::check_settings(function, loss);
     result.heads = check_heads(function, "first", first.size());
     detail::check_same_heads(function, "second", second.size(), first.size());
     bool const wants_gradient = !grad.first.empty() || !grad.second.empty();

@@ -25,6 +25,7 @@
 #include <cstdint>
 
 #include <addloss/core/context.hpp>
+#include <addloss/core/error.hpp>
 #include <addloss/noising/forward.hpp>
 #include <addloss/schedule/concept.hpp>
 
@@ -65,10 +66,15 @@ struct ancestral {
     double const down = std::sqrt(next.sigma * next.sigma - up * up);
     return {next.alpha - down * level.alpha / level.sigma, down / level.sigma, up};
   }
+  void check(char const* function) const {
+    if (!(eta >= 0 && eta <= 1)) {
+      detail::fail(function, "ancestral.eta", "a number in [0, 1]", detail::text() << eta);
+    }
+  }
 };
 
 /// How one step follows from the last. `reads_noisy`, `adds_noise`: whether these coefficients may
-/// differ from 0.
+/// differ from 0. If it has `check(function)`, that raises addloss::error for settings out of range.
 template <class R>
 concept step_rule = requires(R const rule, noise_level level) {
   { rule.at(level, level) } -> std::same_as<step_coefficients>;
@@ -170,7 +176,7 @@ void check_steps(char const* function, Schedule const& schedule, Times const& ti
 /// the context's own stream or queue. `timesteps` rise or fall strictly and are walked from high to
 /// low. The schedule is read on the host, whatever the space of the tensors.
 /// Errors: shapes, an empty batch, timesteps that are empty, out of range, unordered or without
-/// noise; all found before the student is first called.
+/// noise, eta outside [0, 1]; all found before the student is first called.
 template <step_rule Rule, context Context, noise_schedule Schedule,
           time_sequence<typename Schedule::time_type> Timesteps, class Student, tensor_like Noisy,
           tensor_like Sample>
@@ -183,6 +189,7 @@ void sample_few_steps(Rule rule, Context const& ctx, Schedule const& schedule,
   using noisy_type = detail::value_of<Noisy>;
   using sample_type = detail::value_of<Sample>;
   char const* const function = "sample_few_steps";
+  detail::check_settings(function, rule);
   rows<noisy_type, space> const noisy(as_view(x_t));
   rows<sample_type, space> const sample(as_view(x_0));
   detail::check_rows(function, "x_t", noisy);

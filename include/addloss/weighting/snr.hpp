@@ -5,8 +5,10 @@
 /// | snr       | alpha^2 / sigma^2           | Salimans, Ho, Progressive Distillation, 2022    |
 /// | min_snr   | min(alpha^2 / sigma^2, gamma) | Hang et al., Efficient Diffusion Training via Min-SNR Weighting, 2023 |
 /// snr is infinite at sigma = 0.
+/// Errors, where a loss is evaluated: gamma that is not > 0.
 #pragma once
 
+#include <addloss/core/error.hpp>
 #include <addloss/schedule/snr.hpp>
 #include <addloss/weighting/concept.hpp>
 
@@ -32,6 +34,11 @@ struct min_snr {
   [[nodiscard]] ADDLOSS_HOST_DEVICE constexpr double over_alpha(noise_level level) const {
     return signal_to_noise(level) > gamma ? gamma / level.alpha
                                           : level.alpha / (level.sigma * level.sigma);
+  }
+  void check(char const* function) const {
+    if (!(gamma > 0)) {
+      detail::fail(function, "min_snr.gamma", "a number > 0", detail::text() << gamma);
+    }
   }
 };
 
