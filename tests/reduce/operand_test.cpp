@@ -131,6 +131,15 @@ TEST_CASE("stored noise has the shape of the samples, generated noise has any up
   CHECK(check(normal_noise{}, view(memory, 1, limit)) == "no error");
   CHECK(check(normal_noise{}, view(memory, 1, limit + 1)) ==
         "f: noise (expected samples of at most 2^34 elements, got 17179869185)");
+  normal_noise const last{{.first_sample = 0xfffffffd}};
+  CHECK(check(last, model) == "no error");
+  CHECK(check(last, view(memory, 4, 3)) ==
+        "f: noise (expected at most 3 samples, whose indices fit 32 bits, got 4)");
+  constexpr std::int64_t many = std::int64_t{1} << 32;
+  CHECK(check(normal_noise_at{&key}, view(memory, many, 1)) == "no error");
+  CHECK(
+      check(normal_noise_at{&key}, view(memory, many + 1, 1)) ==
+      "f: noise (expected at most 4294967296 samples, whose indices fit 32 bits, got 4294967297)");
   // Stored noise has no such limit.
   CHECK(check(view(memory, 1, limit + 1), view(memory, 1, limit + 1)) == "no error");
 }

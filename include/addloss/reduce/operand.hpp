@@ -16,7 +16,7 @@ namespace addloss {
 /// Element i of sample b takes its number from Philox block (i / 64) * 16 + i mod 16 of that sample,
 /// word pair (i / 32) mod 2, by Box-Muller: cosine for even (i / 16) mod 2, sine for odd. So 64
 /// consecutive elements use 16 blocks whole, and neither SIMD lanes nor GPU threads waste a word.
-/// Range of |noise|: 0 to 6.77. Samples hold at most 2^34 elements.
+/// Range of |noise|: 0 to 6.77. Samples hold at most 2^34 elements, and first_sample + b fits 32 bits.
 struct normal_noise {
   random_key key;
 };
@@ -101,17 +101,24 @@ struct noise_source {
 
 namespace detail {
 
-/// Checks a stored noise tensor against the samples it is added to, or the size of generated noise.
+/// Checks a stored noise tensor against the samples it is added to, or that generated noise has as many
+/// numbers. (The first sample of a normal_noise_at is not known here.)
 template <class T, class U, class Space>
 void check_noise(char const* function, argument_name argument, noise_source<T, Space> const& noise,
                  argument_name model_name, rows<U, Space> const& model) {
-  if (noise.key_missing) {
-    fail(function, argument, "a key", "a null pointer");
-  } else if (!noise.generated) {
+  if (noise.key_missing) fail(function, argument, "a key", "a null pointer");
+  if (!noise.generated) {
     check_same_rows(function, argument, noise.tensor, model_name, model);
-  } else if (model.row_size > max_noise_elements) {
+    return;
+  }
+  if (model.row_size > max_noise_elements) {
     fail(function, argument, text() << "samples of at most 2^34 elements",
          text() << model.row_size);
+  }
+  std::int64_t const room = (std::int64_t{1} << 32) - noise.noise.key.first_sample;
+  if (model.count > room) {
+    fail(function, argument, text() << "at most " << room << " samples, whose indices fit 32 bits",
+         text() << model.count);
   }
 }
 
