@@ -43,11 +43,18 @@ static_assert(noise_like<std::vector<float>&, host_space>);
 static_assert(!noise_like<std::vector<float>, host_space>);  // gone before it is read
 static_assert(!noise_like<tensor_view<float, 2, device_space>, host_space>);
 static_assert(!noise_like<random_key, host_space> && !noise_like<double, host_space>);
+static_assert(!noise_like<tensor_view<int, 3>, host_space>);
 
 static_assert(tensor_of<tensor_view<half const, 3>, cpu_context>);
 static_assert(tensor_of<std::vector<double>&, cpu_context>);
 static_assert(!tensor_of<tensor_view<int, 3>, cpu_context> && !tensor_of<double*, cpu_context>);
 static_assert(!tensor_of<tensor_view<float, 3, device_space>, cpu_context>);
+
+static_assert(writable_tensor_of<tensor_view<half, 3>, cpu_context>);
+static_assert(writable_tensor_of<std::vector<double>&, cpu_context>);
+static_assert(!writable_tensor_of<tensor_view<half const, 3>, cpu_context>);
+static_assert(!writable_tensor_of<std::vector<double> const&, cpu_context>);
+static_assert(!writable_tensor_of<tensor_view<int, 3>, cpu_context>);
 
 static_assert(times_of<std::vector<std::int64_t> const&, schedule_table<>, cpu_context>);
 static_assert(times_of<tensor_view<double, 1>, rectified_flow, cpu_context>);

@@ -177,11 +177,10 @@ void check_steps(char const* function, Schedule const& schedule, Times const& ti
 /// low. The schedule is read on the host, whatever the space of the tensors.
 /// Errors: shapes, an empty batch, timesteps that are empty, out of range, unordered or without
 /// noise, eta outside [0, 1]; all found before the student is first called.
-template <step_rule Rule, context Context, noise_schedule Schedule,
-          time_sequence<typename Schedule::time_type> Timesteps, class Student, tensor_like Noisy,
-          tensor_like Sample>
-  requires(std::same_as<typename view_of<Noisy>::space, typename Context::space> &&
-           std::invocable<Student&, view_of<Noisy>, typename Schedule::time_type, view_of<Sample>>)
+template <step_rule Rule, has_executor Context, noise_schedule Schedule,
+          time_sequence<typename Schedule::time_type> Timesteps, class Student,
+          writable_tensor_of<Context> Noisy, writable_tensor_of<Context> Sample>
+  requires(std::invocable<Student&, view_of<Noisy>, typename Schedule::time_type, view_of<Sample>>)
 void sample_few_steps(Rule rule, Context const& ctx, Schedule const& schedule,
                       Timesteps const& timesteps, random_key key, Student&& student, Noisy&& x_t,
                       Sample&& x_0) {

@@ -8,16 +8,22 @@
 /// All tensors [B, ...] of one shape, timesteps [B]; the noise is stored, or generated from its
 /// counters (`normal_noise{key}`) and never stored. Storage types may differ; arithmetic is done in
 /// that of the output. Not differentiated: the student's output is the only variable of the losses.
-/// The output may be written over either input. NaN propagates. No allocation; same bits for any
-/// number of threads.
+/// The output may be written over an input of its type and strides. NaN propagates. No allocation;
+/// same bits for any number of threads.
 /// Errors: shapes, an empty batch, a timestep outside the schedule; to_sample of an epsilon
 /// prediction at alpha = 0; to_epsilon of a sample prediction at sigma = 0.
 /// Source: Ho, Jain, Abbeel, Denoising Diffusion Probabilistic Models, 2020, eq. 4.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
+#include <type_traits>
 
 #include <addloss/core/context.hpp>
+#include <addloss/core/error.hpp>
+#include <addloss/core/rows.hpp>
+#include <addloss/core/scalar.hpp>
+#include <addloss/core/tensor_traits.hpp>
 #include <addloss/noising/prediction.hpp>
 #include <addloss/reduce/operand.hpp>
 #include <addloss/reduce/pass.hpp>
@@ -193,13 +199,19 @@ void combine(char const* function, Context const& ctx, Schedule const& schedule,
 /// A noise argument for samples in `Space`: a tensor, `normal_noise`, or `normal_noise_at`.
 template <class Noise, class Space>
 concept noise_like = generated_noise<std::remove_cvref_t<Noise>> ||
-                     (tensor_like<Noise> && std::same_as<typename view_of<Noise>::space, Space>);
+                     (tensor_like<Noise> && std::same_as<typename view_of<Noise>::space, Space> &&
+                      storage_scalar<typename view_of<Noise>::value_type>);
 
 /// A tensor in the memory of `Context`.
 template <class Tensor, class Context>
 concept tensor_of =
     tensor_like<Tensor> && std::same_as<typename view_of<Tensor>::space, typename Context::space> &&
     storage_scalar<typename view_of<Tensor>::value_type>;
+
+/// The same, of elements that can be written.
+template <class Tensor, class Context>
+concept writable_tensor_of =
+    tensor_of<Tensor, Context> && !std::is_const_v<typename view_of<Tensor>::element_type>;
 
 /// The times of a batch for `Schedule`, both in the memory of `Context`.
 template <class Tensor, class Schedule, class Context>
@@ -209,7 +221,7 @@ concept times_of = tensor_in<Tensor, typename Schedule::time_type const, typenam
 /// x_t = alpha x_0 + sigma eps.
 template <has_executor Context, noise_schedule Schedule, tensor_of<Context> X0,
           times_of<Schedule, Context> Time, noise_like<typename Context::space> Noise,
-          tensor_of<Context> Out>
+          writable_tensor_of<Context> Out>
 void add_noise(Context const& ctx, Schedule const& schedule, X0&& x0, Time&& timesteps,
                Noise&& noise, Out&& out) {
   detail::combine<detail::forward_coefficients>("add_noise", ctx, schedule, "x0", x0, "noise",
@@ -219,7 +231,7 @@ void add_noise(Context const& ctx, Schedule const& schedule, X0&& x0, Time&& tim
 /// v = alpha eps - sigma x_0.
 template <has_executor Context, noise_schedule Schedule, tensor_of<Context> X0,
           times_of<Schedule, Context> Time, noise_like<typename Context::space> Noise,
-          tensor_of<Context> Out>
+          writable_tensor_of<Context> Out>
 void velocity(Context const& ctx, Schedule const& schedule, X0&& x0, Time&& timesteps,
               Noise&& noise, Out&& out) {
   detail::combine<detail::velocity_coefficients>("velocity", ctx, schedule, "x0", x0, "noise",
@@ -229,7 +241,7 @@ void velocity(Context const& ctx, Schedule const& schedule, X0&& x0, Time&& time
 /// x_0 from x_t and a prediction of type P.
 template <prediction_type P, has_executor Context, noise_schedule Schedule,
           tensor_of<Context> Noisy, times_of<Schedule, Context> Time, tensor_of<Context> Prediction,
-          tensor_of<Context> Out>
+          writable_tensor_of<Context> Out>
 void to_sample(P /*type*/, Context const& ctx, Schedule const& schedule, Noisy&& noisy,
                Time&& timesteps, Prediction&& prediction, Out&& out) {
   detail::combine<detail::sample_coefficients<P>>("to_sample", ctx, schedule, "noisy", noisy,
@@ -239,7 +251,7 @@ void to_sample(P /*type*/, Context const& ctx, Schedule const& schedule, Noisy&&
 /// eps from x_t and a prediction of type P.
 template <prediction_type P, has_executor Context, noise_schedule Schedule,
           tensor_of<Context> Noisy, times_of<Schedule, Context> Time, tensor_of<Context> Prediction,
-          tensor_of<Context> Out>
+          writable_tensor_of<Context> Out>
 void to_epsilon(P /*type*/, Context const& ctx, Schedule const& schedule, Noisy&& noisy,
                 Time&& timesteps, Prediction&& prediction, Out&& out) {
   detail::combine<detail::epsilon_coefficients<P>>("to_epsilon", ctx, schedule, "noisy", noisy,
