@@ -145,11 +145,22 @@ TEST_CASE("NaN in a sequence reaches what depends on it and nothing else") {
 TEST_CASE("a sequence reads the conditions of its layers") {
   CHECK(last_condition(sequence(leaky_relu{}, gated{1, 1})) == 0);
   CHECK(last_condition(sequence(gated{1, 1, 3}, leaky_relu{})) == 3);
-  CHECK(last_condition(sequence(gated{1, 1, 3}, gated{1, 1, 4}, gated{1, 1})) == 4);
+  CHECK(last_condition(sequence(gated{1, 1, 3}, gated{1, 1, 3}, gated{1, 1})) == 3);
   CHECK(last_condition(small_head(3, 5)) == 5);
   auto const copy = small_head(3, 6);
   auto const moved = copy;
   CHECK(last_condition(moved) == 6);
+}
+
+TEST_CASE("a sequence refuses layers that read conditions of different sizes") {
+  auto const refusal = [](auto const& layer) {
+    return error_of([&] { (void)layer.output_shape("head", {2, 1, 3}); });
+  };
+  CHECK(refusal(sequence(gated{1, 1, 3}, leaky_relu{}, gated{1, 1}, gated{1, 1, 3})) == "no error");
+  CHECK(refusal(sequence(gated{1, 1, 3}, leaky_relu{}, gated{1, 1, 4})) ==
+        "head: conditions (expected sizes [3], got sizes [4])");
+  CHECK(refusal(sequence(sequence(gated{1, 1, 2}), gated{1, 1, 1})) ==
+        "head: conditions (expected sizes [2], got sizes [1])");
 }
 
 TEST_CASE("a sequence names its parameters") {

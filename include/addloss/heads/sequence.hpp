@@ -10,8 +10,9 @@
 /// gradients (saved_bar). On the CPU gradients that a layer with in_place gives are made again when
 /// they are wanted, and those of the last pass lie over outputs that are used up; the workspace is the
 /// largest of the layers', and room for gradients that find no such place.
-/// All layers get the same conditions; their sizes are those of the last layer that has any.
-/// Errors: names too long for `name_capacity` (when made); output_shape: those of the layers.
+/// All layers get the same conditions: those that read any must agree in their sizes.
+/// Errors: names too long for `name_capacity` (when made); output_shape: those of the layers, and
+/// conditions of other sizes than those of a layer before.
 #pragma once
 
 #include <array>
@@ -26,6 +27,7 @@
 #include <addloss/core/context.hpp>
 #include <addloss/core/error.hpp>
 #include <addloss/core/scalar.hpp>
+#include <addloss/core/tensor_view.hpp>
 #include <addloss/heads/head_executor.hpp>
 #include <addloss/heads/layer.hpp>
 
@@ -118,9 +120,14 @@ class sequence {
     return result;
   }
   [[nodiscard]] feature_shape output_shape(char const* function, feature_shape shape) const {
-    each([&]<std::size_t I>(index<I>) { shape = get<I>().output_shape(function, shape); });
+    std::span<std::int64_t const> conditions;
+    each([&]<std::size_t I>(index<I>) {
+      shape = get<I>().output_shape(function, shape);
+      conditions = common_conditions(function, conditions, detail::condition_sizes_of(get<I>()));
+    });
     return shape;
   }
+  /// Of those of all layers, which output_shape compares.
   [[nodiscard]] std::span<std::int64_t const> condition_sizes() const {
     std::span<std::int64_t const> result;
     each([&]<std::size_t I>(index<I>) {
@@ -283,6 +290,23 @@ class sequence {
     // An empty buffer may be null, which means that no tangent_backward follows.
     if (total.saved_bar == 0) total.saved_bar = detail::aligned(1);
     return p;
+  }
+
+  /// The sizes of the conditions of layers so far and of one more, of which either may read none.
+  static std::span<std::int64_t const> common_conditions(char const* function,
+                                                         std::span<std::int64_t const> before,
+                                                         std::span<std::int64_t const> more) {
+    if (before.empty() || more.empty()) return before.empty() ? more : before;
+    bool same = before.size() == more.size();
+    for (std::size_t k = 0; same && k < more.size(); ++k) same = before[k] == more[k];
+    if (!same) {
+      auto const sizes = [](std::span<std::int64_t const> of) {
+        return detail::text() << "sizes "
+                              << detail::bracketed(of.data(), static_cast<int>(of.size()));
+      };
+      detail::fail(function, "conditions", sizes(before), sizes(more));
+    }
+    return before;
   }
 
   /// Layer i + 1 writes the gradient of output i over an output that is used up: its own, or, where
