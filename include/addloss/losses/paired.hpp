@@ -40,8 +40,8 @@ struct pair_gradients {
   bool accumulate = false;
 };
 
-/// Means and shares of both sides of a head; `active`: the share of pairs whose gradient is not 0 (NaN
-/// is not).
+/// Means and shares of both sides of a head; `active`: the share of pairs whose gradient is not 0,
+/// those of NaN among them.
 struct pair_statistics {
   logit_statistics first;
   logit_statistics second;

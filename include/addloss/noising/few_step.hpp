@@ -74,7 +74,8 @@ struct ancestral {
 };
 
 /// How one step follows from the last. `reads_noisy`, `adds_noise`: whether these coefficients may
-/// differ from 0. If it has `check(function)`, that raises addloss::error for settings out of range.
+/// differ from 0. If it has `check(function)`, that raises addloss::error for settings out of
+/// range.
 template <class R>
 concept step_rule = requires(R const rule, noise_level level) {
   { rule.at(level, level) } -> std::same_as<step_coefficients>;

@@ -16,7 +16,7 @@ namespace addloss {
 /// Element i of sample b takes its number from Philox block (i / 64) * 16 + i mod 16 of that sample,
 /// word pair (i / 32) mod 2, by Box-Muller: cosine for even (i / 16) mod 2, sine for odd. So 64
 /// consecutive elements use 16 blocks whole, and neither SIMD lanes nor GPU threads waste a word.
-/// Range of |noise|: 0 to 6.77. Samples hold at most 2^34 elements, and first_sample + b fits 32 bits.
+/// Range of |noise|: 0 to 6.77. Samples hold at most 2^34 elements; first_sample + b fits 32 bits.
 struct normal_noise {
   random_key key;
 };
@@ -101,8 +101,8 @@ struct noise_source {
 
 namespace detail {
 
-/// Checks a stored noise tensor against the samples it is added to, or that generated noise has as many
-/// numbers. (The first sample of a normal_noise_at is not known here.)
+/// Checks a stored noise tensor against the samples it is added to, or that generated noise has
+/// numbers for all of them. (The first sample of a normal_noise_at is not known here.)
 template <class T, class U, class Space>
 void check_noise(char const* function, argument_name argument, noise_source<T, Space> const& noise,
                  argument_name model_name, rows<U, Space> const& model) {

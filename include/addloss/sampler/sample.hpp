@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// Fills a host array with timesteps: out[b] = sampler.draw(key, b).
-/// Errors: an empty array, or one whose sample indices do not fit 32 bits; settings of the sampler that
-/// are out of range.
+/// Errors: an empty array, or one whose sample indices do not fit 32 bits; settings of the sampler
+/// that are out of range.
 #pragma once
 
 #include <cstdint>

@@ -9,8 +9,8 @@
 
 namespace addloss {
 
-/// A small struct that gives c(t) >= 0 for a noise level. See uniform.hpp to write your own. If it has
-/// `check(function)`, that raises addloss::error on the host for settings out of range.
+/// A small struct that gives c(t) >= 0 for a noise level. See uniform.hpp to write your own. If it
+/// has `check(function)`, that raises addloss::error on the host for settings out of range.
 template <class W>
 concept weighting =
     std::is_trivially_copyable_v<W> && requires(W const weighting, noise_level level) {
