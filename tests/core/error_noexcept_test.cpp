@@ -8,7 +8,7 @@
 namespace addloss {
 class error;
 }
-[[noreturn]] void on_error(addloss::error const& e);
+void on_error(addloss::error const& e);
 #define ADDLOSS_ERROR_HANDLER(e) on_error(e)
 
 #include <addloss/addloss.hpp>

@@ -5,8 +5,9 @@
 /// Macros a user may define before the first include (all others are read-only):
 ///   ADDLOSS_ALLOW_FAST_MATH    compile under -ffast-math all the same. NaN and infinity may then
 ///                              be hidden or lost by the compiler: every promise about them is off.
-///   ADDLOSS_ERROR_HANDLER(e)   called with an `addloss::error const&` instead of `throw`; must not
-///                              return. For -fno-exceptions; see core/error.hpp.
+///   ADDLOSS_ERROR_HANDLER(e)   called with an `addloss::error const&` instead of `throw`; where it
+///                              returns, the program is aborted. For -fno-exceptions; see
+///                              core/error.hpp.
 #pragma once
 
 #if (defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)) && \

@@ -13,7 +13,7 @@
 
 #include <addloss/core/config.hpp>
 
-#if !defined(ADDLOSS_ERROR_HANDLER) && !defined(__cpp_exceptions)
+#if defined(ADDLOSS_ERROR_HANDLER) || !defined(__cpp_exceptions)
 #include <cstdlib>
 #endif
 
@@ -87,6 +87,7 @@ class text {
 [[noreturn]] inline void raise(error const& e) {
 #if defined(ADDLOSS_ERROR_HANDLER)
   ADDLOSS_ERROR_HANDLER(e);
+  std::abort();  // nothing may go on with what was refused
 #elif defined(__cpp_exceptions)
   throw e;  // NOLINT(misc-throw-by-value-catch-by-reference): a copy of e is thrown
 #else
