@@ -77,9 +77,13 @@ TEST_CASE("bad settings of Karras sigmas are refused") {
         "karras::sigma: sigma_min (expected 0 < sigma_min <= 2, got 3)");
   CHECK(sigma({.sigma_min = not_a_number}, 0, 2) ==
         "karras::sigma: sigma_min (expected 0 < sigma_min <= 80, got nan)");
-  CHECK(sigma({.rho = 0}, 0, 2) == "karras::sigma: rho (expected a number > 0, got 0)");
+  CHECK(sigma({.sigma_max = infinity}, 1, 2) ==
+        "karras::sigma: sigma_max (expected a finite number, got inf)");
+  CHECK(sigma({.rho = 0}, 0, 2) == "karras::sigma: rho (expected a finite number > 0, got 0)");
   CHECK(sigma({.rho = not_a_number}, 0, 2) ==
-        "karras::sigma: rho (expected a number > 0, got nan)");
+        "karras::sigma: rho (expected a finite number > 0, got nan)");
+  CHECK(sigma({.rho = infinity}, 0, 2) ==
+        "karras::sigma: rho (expected a finite number > 0, got inf)");
   CHECK(sigma({}, 0, 0) == "karras::sigma: n (expected at least 1, got 0)");
   CHECK(sigma({}, 2, 2) == "karras::sigma: i (expected 0 to 1, got 2)");
   CHECK(sigma({}, -1, 2) == "karras::sigma: i (expected 0 to 1, got -1)");

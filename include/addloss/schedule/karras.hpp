@@ -3,7 +3,8 @@
 ///
 ///   sigma_i = (sigma_max^(1/rho) + i/(n-1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho
 /// i = 0 .. n-1, largest first, the order of sampling.
-/// Errors: not 0 < sigma_min <= sigma_max, rho <= 0, n < 1, i outside 0 .. n-1; sigma < 0.
+/// Errors: not 0 < sigma_min <= sigma_max, sigma_max or rho infinite, rho <= 0, n < 1, i outside
+/// 0 .. n-1; sigma < 0.
 /// Source: Karras, Aittala, Aila, Laine, Elucidating the Design Space of Diffusion-Based Generative
 /// Models, 2022, eq. 5.
 #pragma once
@@ -28,7 +29,12 @@ struct karras {
       detail::fail("karras::sigma", "sigma_min", text() << "0 < sigma_min <= " << sigma_max,
                    text() << sigma_min);
     }
-    if (!(rho > 0)) detail::fail("karras::sigma", "rho", text() << "a number > 0", text() << rho);
+    if (!std::isfinite(sigma_max)) {
+      detail::fail("karras::sigma", "sigma_max", "a finite number", text() << sigma_max);
+    }
+    if (!(rho > 0 && std::isfinite(rho))) {
+      detail::fail("karras::sigma", "rho", "a finite number > 0", text() << rho);
+    }
     if (n < 1) detail::fail("karras::sigma", "n", text() << "at least 1", text() << n);
     if (i < 0 || i >= n) {
       detail::fail("karras::sigma", "i", text() << "0 to " << n - 1, text() << i);
