@@ -201,8 +201,8 @@ struct pass_runner {
   [[nodiscard]] auto outputs_of(int part, std::int64_t row) const {
     slots<output_type*, outputs> result{};
     if constexpr (outputs > 0) {
-      [&]<std::size_t... I>(std::index_sequence<I...>) {
-        ((result[I] = place(pass.template output<static_cast<int>(I)>(part), row)), ...);
+      [&]<std::size_t... N>(std::index_sequence<N...>) {
+        ((result[N] = place(pass.template output<static_cast<int>(N)>(part), row)), ...);
       }(std::make_index_sequence<outputs>{});
     }
     return result;
@@ -227,8 +227,8 @@ struct pass_runner {
   /// Streaming stores need every register's place aligned, and pay for large outputs only.
   [[nodiscard]] bool streams(int part) const {
     part_extent const size = pass.extent(part);
-    return [&]<std::size_t... I>(std::index_sequence<I...>) {
-      return (streams(pass.template output<static_cast<int>(I)>(part), size) && ...);
+    return [&]<std::size_t... N>(std::index_sequence<N...>) {
+      return (streams(pass.template output<static_cast<int>(N)>(part), size) && ...);
     }(std::make_index_sequence<outputs>{});
   }
 

@@ -86,10 +86,10 @@ class sequence {
     (append_names(items, position++, used), ...);
   }
 
-  /// Layer number `I`.
-  template <std::size_t I>
+  /// Layer number `N`.
+  template <std::size_t N>
   [[nodiscard]] auto const& get() const {
-    return std::get<I>(layers_);
+    return std::get<N>(layers_);
   }
 
   [[nodiscard]] std::int64_t parameter_count() const {
@@ -102,8 +102,8 @@ class sequence {
     parameter_view result{};
     std::int64_t offset = 0;
     int first = 0;
-    each([&]<std::size_t I>(index<I>) {
-      auto const& l = get<I>();
+    each([&]<std::size_t N>(index<N>) {
+      auto const& l = get<N>();
       if (i >= first && i < first + l.parameters()) {
         result = l.parameter(i - first);
         result.offset += offset;
@@ -121,17 +121,17 @@ class sequence {
   }
   [[nodiscard]] feature_shape output_shape(char const* function, feature_shape shape) const {
     std::span<std::int64_t const> conditions;
-    each([&]<std::size_t I>(index<I>) {
-      shape = get<I>().output_shape(function, shape);
-      conditions = common_conditions(function, conditions, detail::condition_sizes_of(get<I>()));
+    each([&]<std::size_t N>(index<N>) {
+      shape = get<N>().output_shape(function, shape);
+      conditions = common_conditions(function, conditions, detail::condition_sizes_of(get<N>()));
     });
     return shape;
   }
   /// Of those of all layers, which output_shape compares.
   [[nodiscard]] std::span<std::int64_t const> condition_sizes() const {
     std::span<std::int64_t const> result;
-    each([&]<std::size_t I>(index<I>) {
-      auto const sizes = detail::condition_sizes_of(get<I>());
+    each([&]<std::size_t N>(index<N>) {
+      auto const sizes = detail::condition_sizes_of(get<N>());
       if (!sizes.empty()) result = sizes;
     });
     return result;
@@ -148,10 +148,10 @@ class sequence {
     requires(layer<Layers, T> && ...)
   void forward(Context const& ctx, layer_pass<T> const& p) const {
     plan const sizes = plan_of<Context>(p.shape);
-    each([&]<std::size_t I>(index<I>) {
-      layer_pass<T> inner = share<I>(sizes, p);
-      inner.y = I == last ? p.y : p.saved + sizes.part[I].output;
-      on<Context, I>::forward(get<I>(), ctx, inner);
+    each([&]<std::size_t N>(index<N>) {
+      layer_pass<T> inner = share<N>(sizes, p);
+      inner.y = N == last ? p.y : p.saved + sizes.part[N].output;
+      on<Context, N>::forward(get<N>(), ctx, inner);
     });
   }
 
@@ -165,11 +165,11 @@ class sequence {
       return remade<Context>(i) ? p.saved_dot + sizes.part[i].tangent
                                 : p.saved_bar + sizes.part[i].gradient;
     };
-    each_backwards([&]<std::size_t I>(index<I>) {
-      layer_pass<T> inner = share<I>(sizes, p);
-      inner.y_bar = I == last ? p.y_bar : gradient(I);
-      inner.x_bar = I == 0 ? p.x_bar : gradient(before<I>);
-      on<Context, I>::backward(get<I>(), ctx, inner);
+    each_backwards([&]<std::size_t N>(index<N>) {
+      layer_pass<T> inner = share<N>(sizes, p);
+      inner.y_bar = N == last ? p.y_bar : gradient(N);
+      inner.x_bar = N == 0 ? p.x_bar : gradient(before<N>);
+      on<Context, N>::backward(get<N>(), ctx, inner);
     });
   }
 
@@ -177,10 +177,10 @@ class sequence {
     requires(layer<Layers, T> && ...)
   void tangent(Context const& ctx, layer_pass<T> const& p) const {
     plan const sizes = plan_of<Context>(p.shape);
-    each([&]<std::size_t I>(index<I>) {
-      layer_pass<T> inner = share<I>(sizes, p);
-      inner.y_dot = I == last ? p.y_dot : p.saved_dot + sizes.part[I].tangent;
-      on<Context, I>::tangent(get<I>(), ctx, inner);
+    each([&]<std::size_t N>(index<N>) {
+      layer_pass<T> inner = share<N>(sizes, p);
+      inner.y_dot = N == last ? p.y_dot : p.saved_dot + sizes.part[N].tangent;
+      on<Context, N>::tangent(get<N>(), ctx, inner);
     });
   }
 
@@ -192,18 +192,18 @@ class sequence {
       return remade<Context>(i) ? p.saved + sizes.part[i].output
                                 : p.saved_bar + sizes.part[i].gradient;
     };
-    each_backwards([&]<std::size_t I>(index<I>) {
-      layer_pass<T> inner = share<I>(sizes, p);
-      inner.y_bar = I == last ? p.y_bar : sizes.last_gradient(I, p, true);
-      inner.y_dot_bar = I == last ? p.y_dot_bar : kept_gradient(I);
-      inner.x_bar = I == 0 ? p.x_bar : sizes.last_gradient(before<I>, p, true);
-      on<Context, I>::tangent_backward(get<I>(), ctx, inner);
-      if constexpr (I > 0 && remade<Context>(before<I>)) {
+    each_backwards([&]<std::size_t N>(index<N>) {
+      layer_pass<T> inner = share<N>(sizes, p);
+      inner.y_bar = N == last ? p.y_bar : sizes.last_gradient(N, p, true);
+      inner.y_dot_bar = N == last ? p.y_dot_bar : kept_gradient(N);
+      inner.x_bar = N == 0 ? p.x_bar : sizes.last_gradient(before<N>, p, true);
+      on<Context, N>::tangent_backward(get<N>(), ctx, inner);
+      if constexpr (N > 0 && remade<Context>(before<N>)) {
         inner.y_bar = inner.y_dot_bar;
-        inner.x_bar = kept_gradient(before<I>);
+        inner.x_bar = kept_gradient(before<N>);
         inner.w_bar = nullptr;
         inner.saved_bar = nullptr;
-        on<Context, I>::backward(get<I>(), ctx, inner);
+        on<Context, N>::backward(get<N>(), ctx, inner);
       }
     });
   }
@@ -220,12 +220,12 @@ class sequence {
     return head_executor<Context>::remakes_gradients && is_in_place[i + 1] && !changes_y_bar[i];
   }
 
-  template <std::size_t I>
-  using index = std::integral_constant<std::size_t, I>;
-  template <class Context, std::size_t I>
-  using on = layer_on<Context, std::tuple_element_t<I, std::tuple<Layers...>>>;
-  template <std::size_t I>
-  static constexpr std::size_t before = I == 0 ? 0 : I - 1;
+  template <std::size_t N>
+  using index = std::integral_constant<std::size_t, N>;
+  template <class Context, std::size_t N>
+  using on = layer_on<Context, std::tuple_element_t<N, std::tuple<Layers...>>>;
+  template <std::size_t N>
+  static constexpr std::size_t before = N == 0 ? 0 : N - 1;
 
   /// A layer's share: the shape of its input, and where its parameters and what it keeps begin.
   struct layer_share {
@@ -262,27 +262,27 @@ class sequence {
     layer_sizes& total = p.total;
     std::int64_t parameter = 0;
     std::array<std::int64_t, size> output;
-    each([&]<std::size_t I>(index<I>) {
-      auto const& l = get<I>();
-      layer_share& part = p.part[I];
+    each([&]<std::size_t N>(index<N>) {
+      auto const& l = get<N>();
+      layer_share& part = p.part[N];
       part.shape = shape;
       part.parameter = parameter;
       parameter += l.parameter_count();
       part.first = total;
-      layer_sizes const own = on<Context, I>::sizes(l, shape);
+      layer_sizes const own = on<Context, N>::sizes(l, shape);
       total.saved += detail::aligned(own.saved);
       total.saved_bar += detail::aligned(own.saved_bar);
       total.saved_dot += detail::aligned(own.saved_dot);
       if (own.workspace > total.workspace) total.workspace = own.workspace;
       shape = l.output_shape("sequence", shape);
-      output[I] = detail::aligned(shape.size());
+      output[N] = detail::aligned(shape.size());
       part.output = total.saved;
       part.gradient = total.saved_bar;
       part.tangent = total.saved_dot;
-      if constexpr (I != last) {
-        total.saved += output[I];
-        total.saved_dot += output[I];
-        if (!remade<Context>(I)) total.saved_bar += output[I];
+      if constexpr (N != last) {
+        total.saved += output[N];
+        total.saved_dot += output[N];
+        if (!remade<Context>(N)) total.saved_bar += output[N];
       }
     });
     place_gradients(p, output);
@@ -329,10 +329,10 @@ class sequence {
     }
   }
 
-  /// What layer I gets of a pass, but for the outputs and gradients of its neighbours.
-  template <std::size_t I, class T>
+  /// What layer N gets of a pass, but for the outputs and gradients of its neighbours.
+  template <std::size_t N, class T>
   static layer_pass<T> share(plan const& sizes, layer_pass<T> const& p) {
-    layer_share const& part = sizes.part[I];
+    layer_share const& part = sizes.part[N];
     layer_pass<T> inner = p;
     inner.shape = part.shape;
     inner.w = at(p.w, part.parameter);
@@ -341,8 +341,8 @@ class sequence {
     inner.saved_bar = at(p.saved_bar, part.first.saved_bar);
     inner.saved_dot = at(p.saved_dot, part.first.saved_dot);
     inner.workspace = at(p.workspace, sizes.gradients);
-    if constexpr (I > 0) {
-      layer_share const& previous = sizes.part[I - 1];
+    if constexpr (N > 0) {
+      layer_share const& previous = sizes.part[N - 1];
       inner.x = at(p.saved, previous.output);
       inner.x_dot = at(p.saved_dot, previous.tangent);
     }
@@ -353,17 +353,17 @@ class sequence {
     return memory == nullptr ? nullptr : memory + offset;
   }
 
-  /// body(index<I>{}) for each layer.
+  /// body(index<N>{}) for each layer.
   template <class Body>
   static void each(Body const& body) {
-    [&]<std::size_t... I>(std::index_sequence<I...>) {
-      (body(index<I>{}), ...);
+    [&]<std::size_t... N>(std::index_sequence<N...>) {
+      (body(index<N>{}), ...);
     }(std::make_index_sequence<size>{});
   }
   template <class Body>
   static void each_backwards(Body const& body) {
-    [&]<std::size_t... I>(std::index_sequence<I...>) {
-      (body(index<last - I>{}), ...);
+    [&]<std::size_t... N>(std::index_sequence<N...>) {
+      (body(index<last - N>{}), ...);
     }(std::make_index_sequence<size>{});
   }
 

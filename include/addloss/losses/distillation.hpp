@@ -167,9 +167,9 @@ struct target_distillation {
     detail::stored<Y> target;
     detail::stored<time_type> timesteps;
 
-    template <int I>
+    template <int Index>
     [[nodiscard]] ADDLOSS_HOST_DEVICE auto operand(int /*part*/, std::int64_t /*row*/) const {
-      if constexpr (I == 0) {
+      if constexpr (Index == 0) {
         return student;
       } else {
         return target;
@@ -247,15 +247,15 @@ struct teacher_distillation {
     detail::stored<time_type> timesteps;
     double guidance_scale;
 
-    template <int I>
+    template <int Index>
     [[nodiscard]] ADDLOSS_HOST_DEVICE auto operand(int /*part*/, std::int64_t row) const {
-      if constexpr (I == 0) {
+      if constexpr (Index == 0) {
         return unconditional;
-      } else if constexpr (I == 1) {
+      } else if constexpr (Index == 1) {
         return conditional;
-      } else if constexpr (I == student_index && reads_student) {
+      } else if constexpr (Index == student_index && reads_student) {
         return student;
-      } else if constexpr (I == noise_index && reads_noise) {
+      } else if constexpr (Index == noise_index && reads_noise) {
         return noise;
       } else {
         // Not read where it does not count: the row of u stands in, with coefficient 0.

@@ -97,13 +97,13 @@ struct pair_pass {
   [[nodiscard]] ADDLOSS_HOST_DEVICE part_extent extent(int part) const {
     return batch.extent(tokens[part]);
   }
-  template <int I>
+  template <int Index>
   [[nodiscard]] ADDLOSS_HOST_DEVICE stored<T> operand(int part, std::int64_t /*row*/) const {
-    return logits[I][part];
+    return logits[Index][part];
   }
-  template <int I>
+  template <int Index>
   [[nodiscard]] ADDLOSS_HOST_DEVICE output_rows<T> const& output(int part) const {
-    return gradient[I][part];
+    return gradient[Index][part];
   }
   [[nodiscard]] ADDLOSS_HOST_DEVICE auto row(int part, std::int64_t row) const {
     double const weight_of_row = writer.factor * row_weight(part, row) * batch.scale(upstream, row);

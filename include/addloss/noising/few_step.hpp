@@ -111,11 +111,11 @@ struct step_pass : combination_pass_base<X> {
   stored<X> noisy;
   generated_operand noise;
 
-  template <int I>
+  template <int Index>
   [[nodiscard]] ADDLOSS_HOST_DEVICE auto operand(int /*part*/, std::int64_t /*row*/) const {
-    if constexpr (I < noisy_index) {
+    if constexpr (Index < noisy_index) {
       return sample;
-    } else if constexpr (I < noise_index) {
+    } else if constexpr (Index < noise_index) {
       return noisy;
     } else {
       return noise;

@@ -87,9 +87,9 @@ struct combination_pass : combination_pass_base<Out> {
   Second second;
   stored<time_type> timesteps;
 
-  template <int I>
+  template <int Index>
   [[nodiscard]] ADDLOSS_HOST_DEVICE auto operand(int /*part*/, std::int64_t /*row*/) const {
-    if constexpr (I == 0) {
+    if constexpr (Index == 0) {
       return first;
     } else {
       return second;

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include <complex.h>  // with GNU extensions it defines I, as it does for users of LAPACKE or FFTW
+
 #include <addloss/addloss.hpp>
 
 static_assert(__cplusplus >= 202002L, "addloss::addloss asks for C++20 by itself");
