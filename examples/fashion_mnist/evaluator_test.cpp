@@ -2,7 +2,6 @@
 // Data, pictures and the judge of the example: broken files, PNG read back, derivatives against
 // finite differences in double, distances that are known.
 #include <sys/resource.h>
-#include <unistd.h>
 #include <zlib.h>
 
 #include <Eigen/Dense>
@@ -30,27 +29,12 @@
 #include "image_shape.hpp"
 #include "png.hpp"
 #include "svg.hpp"
+#include "temporary_directory.hpp"
 #include "whole_file.hpp"
 
 namespace {
 
 using bytes = std::string;
-
-/// A folder that is removed with all it holds.
-struct temporary_folder {
-  std::filesystem::path path;
-  temporary_folder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "fashion_XXXXXX").string();
-    REQUIRE(::mkdtemp(pattern.data()) != nullptr);
-    path = pattern;
-  }
-  temporary_folder(temporary_folder const&) = delete;
-  temporary_folder& operator=(temporary_folder const&) = delete;
-  ~temporary_folder() { std::filesystem::remove_all(path); }
-  [[nodiscard]] std::string operator/(std::string const& name) const {
-    return (path / name).string();
-  }
-};
 
 /// What an error says, or "no error".
 std::string message_of(std::function<void()> const& call) {
@@ -100,12 +84,12 @@ bytes label_bytes() { return big_endian({0x801, 3}) + bytes("\x00\x09\x04", 3); 
 
 /// What reading these as training images says.
 std::string reading(bytes const& image_file, bytes const& label_file) {
-  temporary_folder const folder;
-  write_gzip(folder / "train-images-idx3-ubyte.gz", image_file);
-  write_gzip(folder / "train-labels-idx1-ubyte.gz", label_file);
-  auto text = message_of([&] { demo::read_images(folder.path.string(), "train"); });
-  if (auto const place = text.find(folder.path.string()); place != std::string::npos) {
-    text.erase(place, folder.path.string().size() + 1);
+  temporary_directory const folder;
+  write_gzip(folder.file("train-images-idx3-ubyte.gz"), image_file);
+  write_gzip(folder.file("train-labels-idx1-ubyte.gz"), label_file);
+  auto text = message_of([&] { demo::read_images(folder.path, "train"); });
+  if (auto const place = text.find(folder.path); place != std::string::npos) {
+    text.erase(place, folder.path.size() + 1);
   }
   return text;
 }
@@ -121,17 +105,17 @@ std::vector<float> random_images(std::int64_t count, std::uint32_t stream) {
 }  // namespace
 
 TEST_CASE("IDX files are read") {
-  temporary_folder const folder;
-  write_gzip(folder / "t10k-images-idx3-ubyte.gz", image_bytes());
-  write_gzip(folder / "t10k-labels-idx1-ubyte.gz", label_bytes());
-  auto const all = demo::read_images(folder.path.string(), "t10k");
+  temporary_directory const folder;
+  write_gzip(folder.file("t10k-images-idx3-ubyte.gz"), image_bytes());
+  write_gzip(folder.file("t10k-labels-idx1-ubyte.gz"), label_bytes());
+  auto const all = demo::read_images(folder.path, "t10k");
   CHECK(all.count == 3);
   CHECK(all.labels == std::vector{0, 9, 4});
   REQUIRE(all.pixels.size() == std::size_t{3} * demo::image_pixels);
   CHECK(all.pixels[0] == -1.0F);
   CHECK(all.pixels[255] == 1.0F);
   CHECK(all.pixels[256 + 51] == Approx(-0.6));
-  auto const two = demo::read_images(folder.path.string(), "t10k", 2);
+  auto const two = demo::read_images(folder.path, "t10k", 2);
   CHECK(two.count == 2);
   CHECK(two.labels == std::vector{0, 9});
   CHECK(std::equal(two.pixels.begin(), two.pixels.end(), all.pixels.begin()));
@@ -170,11 +154,9 @@ TEST_CASE("broken IDX files are refused by name") {
 }
 
 TEST_CASE("files that are not there, cut off or damaged are refused by name") {
-  temporary_folder const folder;
-  std::string const name = folder / "train-images-idx3-ubyte.gz";
-  auto const text = [&] {
-    return message_of([&] { demo::read_images(folder.path.string(), "train"); });
-  };
+  temporary_directory const folder;
+  std::string const name = folder.file("train-images-idx3-ubyte.gz");
+  auto const text = [&] { return message_of([&] { demo::read_images(folder.path, "train"); }); };
   CHECK(text() == name +
                       ": cannot be opened (the package dataset-fashion-mnist has it; "
                       "./cmake/setup.sh installs it)");
@@ -245,9 +227,9 @@ TEST_CASE("a PNG file is read back") {
   for (std::size_t i = 0; i < image.bytes.size(); ++i) {
     image.bytes[i] = static_cast<std::uint8_t>(i * i + 3 * i);
   }
-  temporary_folder const folder;
-  demo::save_png(folder / "image.png", image);
-  bytes const file = read_back(folder / "image.png");
+  temporary_directory const folder;
+  demo::save_png(folder.file("image.png"), image);
+  bytes const file = read_back(folder.file("image.png"));
   REQUIRE(file.substr(0, 8) == "\x89PNG\r\n\x1a\n");
 
   bytes names;
@@ -320,11 +302,11 @@ TEST_CASE("a sheet has its images and labels in place") {
 }
 
 TEST_CASE("a file that cannot be written leaves the old one") {
-  temporary_folder const folder;
-  std::string const path = folder / "file";
+  temporary_directory const folder;
+  std::string const path = folder.file("file");
   demo::write_file(path, "old");
-  CHECK(message_of([&] { demo::write_file(folder / "none/file", "new"); }) ==
-        folder / "none/file" + ": cannot be written (No such file or directory)");
+  CHECK(message_of([&] { demo::write_file(folder.file("none/file"), "new"); }) ==
+        folder.file("none/file") + ": cannot be written (No such file or directory)");
   // A limit on the size of files stands in for a full disk.
   rlimit before{};
   REQUIRE(::getrlimit(RLIMIT_FSIZE, &before) == 0);
@@ -343,8 +325,8 @@ TEST_CASE("a file that cannot be written leaves the old one") {
   CHECK(read_back(path) == "new");
   CHECK(message_of([&] { demo::require_writable(path); }) == "no error");
   CHECK(read_back(path) == "new");
-  CHECK(message_of([&] { demo::require_writable(folder / "none/file"); }) ==
-        folder / "none/file" + ": cannot be written (No such file or directory)");
+  CHECK(message_of([&] { demo::require_writable(folder.file("none/file")); }) ==
+        folder.file("none/file") + ": cannot be written (No such file or directory)");
 }
 
 TEST_CASE("a plot has axes that hold its values") {
@@ -536,8 +518,8 @@ TEST_CASE("the evaluator judges images") {
   CHECK(message_of([&] { static_cast<void>(judge.evaluate(other, std::vector(39, 1))); }) ==
         "evaluate: expected 784 pixels a label, got 31360 for 39 labels");
 
-  temporary_folder const folder;
-  std::string const path = folder / "weights.safetensors";
+  temporary_directory const folder;
+  std::string const path = folder.file("weights.safetensors");
   demo::save_parameters(path, w);
   CHECK(demo::evaluator(path, real, 1).evaluate(other, labels).fid == one.fid);
   demo::write_file(path, read_back(path).substr(0, 100000));

@@ -2,9 +2,10 @@
 // Networks and optimiser of the example: derivatives against finite differences in double, the same
 // bits for any number of threads, files.
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -18,6 +19,7 @@
 #include "image_shape.hpp"
 #include "network.hpp"
 #include "optimiser.hpp"
+#include "temporary_directory.hpp"
 
 namespace {
 
@@ -106,13 +108,6 @@ struct denoiser_case {
     }
   }
   void forward(int threads) { network.forward<T>(w, {x, t, y}, memory, v, threads); }
-};
-
-struct file_guard {
-  std::string path = (std::filesystem::temp_directory_path() /
-                      ("network_test_" + std::to_string(::getpid()) + ".safetensors"))
-                         .string();
-  ~file_guard() { std::remove(path.c_str()); }
 };
 
 }  // namespace
@@ -453,7 +448,8 @@ TEST_CASE("decays and averages") {
 }
 
 TEST_CASE("parameters and the state of adam come back from a file") {
-  file_guard const file;
+  temporary_directory const folder;
+  std::string const path = folder.file();
   demo::denoiser const network;
   demo::parameters w(network.parts(), 1);
   demo::adam adam(w.values.size(), {});
@@ -463,7 +459,7 @@ TEST_CASE("parameters and the state of adam come back from a file") {
   demo::saved_contents saved;
   saved.add("student.", w);
   adam.add_to(saved, "adam.");
-  saved.save(file.path, {{"what", "a test"}});
+  saved.save(path, {{"what", "a test"}});
 
   demo::parameters w_back(network.parts(), 2);
   CHECK(w_back.values != w.values);
@@ -471,7 +467,7 @@ TEST_CASE("parameters and the state of adam come back from a file") {
   demo::loaded_contents loaded;
   loaded.add("student.", w_back);
   adam_back.add_to(loaded, "adam.");
-  CHECK(loaded.load(file.path).at("what") == "a test");
+  CHECK(loaded.load(path).at("what") == "a test");
   CHECK(w_back.values == w.values);
   CHECK(adam_back.m == adam.m);
   CHECK(adam_back.v == adam.v);
@@ -479,18 +475,19 @@ TEST_CASE("parameters and the state of adam come back from a file") {
 }
 
 TEST_CASE("errors of files name them and change nothing") {
-  file_guard const file;
+  temporary_directory const folder;
+  std::string const path = folder.file();
   demo::denoiser const network;
   demo::feature_network const other;
   demo::parameters w(network.parts(), 1);
   auto const before = w.values;
   auto const refused = [&](std::string const& part) {
     try {
-      demo::load_parameters(file.path, w);
+      demo::load_parameters(path, w);
     } catch (std::runtime_error const& e) {
       std::string const message = e.what();
       CAPTURE(message);
-      CHECK(message.find(file.path) != std::string::npos);
+      CHECK(message.find(path) != std::string::npos);
       CHECK(message.find(part) != std::string::npos);
       CHECK(w.values == before);
       return;
@@ -498,19 +495,20 @@ TEST_CASE("errors of files name them and change nothing") {
     FAIL_CHECK("no error");
   };
   refused("No such file");
-  demo::save_parameters(file.path, demo::parameters(other.parts(), 1));
+  demo::save_parameters(path, demo::parameters(other.parts(), 1));
   refused("time.in.weight");
-  demo::save_parameters(file.path, demo::parameters(network.parts(), 2));
-  std::filesystem::resize_file(file.path, std::filesystem::file_size(file.path) - 4);
+  demo::save_parameters(path, demo::parameters(network.parts(), 2));
+  std::filesystem::resize_file(path, std::filesystem::file_size(path) - 4);
   refused("data_offsets");
-  std::ofstream(file.path) << "not a network";
+  std::ofstream(path) << "not a network";
   refused("header");
   CHECK_THROWS_AS(demo::save_parameters("/nowhere/at/all", w), std::runtime_error);
 }
 
 TEST_CASE("the denoiser's file is at most 2.9 MB") {
-  file_guard const file;
+  temporary_directory const folder;
+  std::string const path = folder.file();
   demo::denoiser const network;
-  demo::save_parameters(file.path, demo::parameters(network.parts(), 1));
-  CHECK(std::filesystem::file_size(file.path) <= 2'900'000);
+  demo::save_parameters(path, demo::parameters(network.parts(), 1));
+  CHECK(std::filesystem::file_size(path) <= 2'900'000);
 }
