@@ -4,9 +4,9 @@
 ///   y[b,o,l] = bias[o] + sum_i W[o,i] x[b,i,l]
 /// x [B, in_channels, L], y [B, out_channels, L]. Parameters: weight [out_channels, in_channels],
 /// then bias [out_channels].
-/// Sums, memory, gradients and errors are those of a convolution of kernel 1 (heads/conv1d.hpp). Only
-/// the rank of its weight differs: heads/spectral_weights.hpp normalises convolutions, and leaves
-/// this one as it is.
+/// Sums, memory, gradients and errors are those of a convolution of kernel 1 (heads/conv1d.hpp).
+/// Only the rank of its weight differs: heads/spectral_weights.hpp normalises convolutions, and
+/// leaves this one as it is.
 #pragma once
 
 #include <cstdint>
