@@ -8,6 +8,7 @@
 
 #include <concepts>
 #include <cstdint>
+#include <type_traits>
 
 #include <addloss/core/error.hpp>
 #include <addloss/core/tensor_traits.hpp>

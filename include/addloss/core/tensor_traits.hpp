@@ -8,6 +8,7 @@
 
 #include <concepts>
 #include <type_traits>
+#include <utility>
 
 #include <addloss/core/tensor_view.hpp>
 

@@ -7,6 +7,7 @@
 /// in registers.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <cstring>
 

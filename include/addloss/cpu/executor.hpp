@@ -6,7 +6,9 @@
 /// who computes a partial sum does not change it.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <type_traits>
 #include <utility>
 
 #include <addloss/core/context.hpp>

@@ -22,6 +22,7 @@
 #include <cstdio>
 #include <span>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 
 #include <addloss/core/context.hpp>

@@ -21,8 +21,10 @@
 /// Generative Adversarial Networks, 2017; Wasserstein: Arjovsky et al., Wasserstein GAN, 2017.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <span>
+#include <type_traits>
 
 #include <addloss/core/math.hpp>
 #include <addloss/core/number.hpp>

@@ -12,6 +12,7 @@
 /// All arguments are checked before the first write. Inputs are never written. No allocation.
 #pragma once
 
+#include <concepts>
 #include <utility>
 
 #include <addloss/core/context.hpp>

@@ -16,6 +16,7 @@
 /// Source: Sauer, Lorenz, Blattmann, Rombach, Adversarial Diffusion Distillation, 2023, eq. 1-4.
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <utility>
 

@@ -2,6 +2,7 @@
 /// Where the loss itself is written: a scalar, or one number a sample.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 
 #include <addloss/core/number.hpp>

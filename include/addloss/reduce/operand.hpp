@@ -5,6 +5,7 @@
 
 #include <concepts>
 #include <cstdint>
+#include <type_traits>
 
 #include <addloss/core/philox.hpp>
 #include <addloss/core/rows.hpp>

@@ -42,6 +42,7 @@
 
 #include <concepts>
 #include <cstdint>
+#include <type_traits>
 
 #include <addloss/core/config.hpp>
 #include <addloss/core/math.hpp>
