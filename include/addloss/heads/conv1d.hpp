@@ -14,7 +14,8 @@
 /// Two methods. `direct`: nothing is kept, the workspace holds a block of one packed matrix.
 /// `toom_cook`, for nine taps: 4 times fewer multiplications (heads/toom_cook.hpp); keeps the
 /// transforms of x, x_dot and y_bar, 2.2 times their size each. `automatic` takes the faster one:
-/// Toom-Cook's where there are at least 32 channels and 96 tokens (1.2 to 3 times faster there).
+/// Toom-Cook's where there are at least 32 channels, in and out, and 96 tokens in the batch (1.2 to
+/// 3 times faster there).
 /// Nothing is allocated; each thread takes up to 75 KiB of its stack.
 /// Error in float, relative to the largest output: direct below 1e-6, Toom-Cook's up to 1e-5 (384
 /// channels), in double 1e-14. NaN or infinity in x, which spoils nine outputs, spoils those of one
