@@ -348,6 +348,37 @@ TEST_CASE("gradients of pairs may be written over the logits") {
   CHECK(over[1].memory == out[1].memory);
 }
 
+TEST_CASE("gaps between samples of one of a pair's tensors alone") {
+  // Loss, logits and gradients, where tensor `gapped` has gaps.
+  auto const run = [](std::size_t gapped) {
+    std::vector<head_tensors<double>> all;
+    for (std::size_t i = 0; i < 4; ++i) {
+      all.emplace_back(3, std::vector<std::size_t>{5, 70}, i == gapped ? 3 : 0);
+    }
+    all[0].fill(65);
+    all[1].fill(66);
+    double loss = guard;
+    value_and_grad(test_context{}, penalty<double>(all[0].read, all[1].read), loss,
+                   {.first = all[2].write, .second = all[3].write});
+    std::vector<double> result = {loss};
+    for (auto& tensor : all) {
+      CHECK(tensor.gaps_untouched());
+      tensor.each([&](std::size_t, std::size_t, double x) { result.push_back(x); });
+    }
+    return result;
+  };
+  auto const dense = run(4);
+  for (std::size_t const gapped : {0U, 1U, 2U, 3U}) {
+    auto const got = run(gapped);
+    CAPTURE(gapped);
+    bool same = got.size() == dense.size();
+    for (std::size_t i = 0; same && i < got.size(); ++i) {
+      same = std::abs(got[i] - dense[i]) <= 1e-13 * std::abs(dense[i]);
+    }
+    CHECK(same);
+  }
+}
+
 TEST_CASE("gradients of pairs are added to what is there") {
   head_tensors<double> logits[2] = {{1, {2}}, {1, {2}}};
   head_tensors<double> out[2] = {{1, {2}}, {1, {2}}};

@@ -79,6 +79,7 @@ struct shape {
   std::size_t batch;
   std::vector<std::size_t> lengths;
   std::size_t gap = 0;
+  std::size_t cotangent_gap = gap;
 };
 shape const three_heads{3, {1, 64, 131}};
 shape const strided{2, {5, 70}, 3};
@@ -94,7 +95,7 @@ template <class T, class Reduction = mean>
 void check(shape const& s, r1 const& penalty, double weight,
            std::vector<arithmetic_t<T>> const& upstream = {}, double grad_scale = 1) {
   head_tensors<T> g(s.batch, s.lengths, s.gap);
-  head_tensors<T> cotangent(s.batch, s.lengths, s.gap);
+  head_tensors<T> cotangent(s.batch, s.lengths, s.cotangent_gap);
   g.fill(81);
   std::vector<double> penalties(s.lengths.size(), guard);
   std::int64_t bad = 99;
@@ -128,7 +129,7 @@ void check(shape const& s, r1 const& penalty, double weight,
     if (!(error <= worst)) worst = error;
     largest = std::fmax(largest, std::abs(expected));
   });
-  CAPTURE(s.batch, s.lengths, s.gap);
+  CAPTURE(s.batch, s.lengths, s.gap, s.cotangent_gap);
   CHECK(worst <= tolerance<T> * largest);
   CHECK(cotangent.gaps_untouched());
   if constexpr (!std::same_as<Reduction, per_sample>) {
@@ -154,6 +155,11 @@ TEST_CASE("the penalty, its cotangents and the share of each head") {
   check<double>({1, {1}}, {.gamma = 0.5}, 0.5);
   check<double>({1, {67, 2}, 1}, {.gamma = 0.5}, 0.5);
   check<double>(three_heads, {}, 1e-5);
+}
+
+TEST_CASE("gaps between samples of the feature gradients alone, and of the cotangents alone") {
+  check<double>({2, {5, 70}, 3, 0}, {.gamma = 0.5}, 0.5);
+  check<double>({2, {5, 70}, 0, 3}, {.gamma = 0.5}, 0.5);
 }
 
 TEST_CASE("gamma, factor and interval multiply, the head's own penalties excepted") {

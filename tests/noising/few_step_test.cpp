@@ -236,4 +236,23 @@ TEST_CASE("bad steps are refused before the student is called") {
                            student_timesteps::trailing(4), key, half_student{&times},
                            view(x.data(), batch, size), view(x.data(), batch, size / 2));
         }) == "sample_few_steps: x_0 (expected the shape of x_t, [3,70], got [3,35])");
+
+  // Tensors whose samples share memory, and keys without numbers for all of them.
+  auto const refusal = [&](auto const& x_t, auto const& x_0, random_key const& of) {
+    return error_of([&] {
+      sample_few_steps(re_noise{}, test_context{}, schedule.table(), student_timesteps::trailing(4),
+                       of, half_student{&times}, x_t, x_0);
+    });
+  };
+  auto const good = view(x.data(), batch, size);
+  auto shared = good;
+  shared.strides[0] = 0;
+  std::string const apart =
+      " (expected samples at least 70 elements apart, as they are written, got stride 0 on axis 0)";
+  CHECK(refusal(shared, good, key) == "sample_few_steps: x_t" + apart);
+  CHECK(refusal(good, shared, key) == "sample_few_steps: x_0" + apart);
+  CHECK(refusal(good, good, {.first_sample = 0xffffffff}) ==
+        "sample_few_steps: x_t (expected at most 1 samples, whose indices fit 32 bits, got 3)");
+  CHECK(times.empty());
+  CHECK(x == std::vector<double>(batch * size));
 }
