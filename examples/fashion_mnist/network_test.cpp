@@ -434,9 +434,6 @@ TEST_CASE("decays and averages") {
   CHECK(demo::linear_decay(0) == 1);
   CHECK(demo::linear_decay(0.5, 0.2) == Approx(0.6));
   CHECK(demo::linear_decay(2, 0.2) == Approx(0.2));
-  CHECK(demo::cosine_decay(0) == 1);
-  CHECK(demo::cosine_decay(0.5) == Approx(0.5));
-  CHECK(demo::cosine_decay(1, 0.1) == Approx(0.1));
   CHECK(demo::warm_up(0, 10) == Approx(0.1));
   CHECK(demo::warm_up(50, 10) == 1);
   CHECK(demo::average_decay(0, 0.99) == Approx(0.05));

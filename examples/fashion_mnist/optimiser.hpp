@@ -7,7 +7,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <numbers>
+#include <numeric>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -47,10 +47,6 @@ inline double clip_factor(double norm, double limit) { return norm > limit ? lim
 /// Factors of the learning rate; `progress` goes from 0 to 1.
 inline double linear_decay(double progress, double last = 0) {
   return 1 - (1 - last) * std::clamp(progress, 0.0, 1.0);
-}
-inline double cosine_decay(double progress, double last = 0) {
-  double const x = std::clamp(progress, 0.0, 1.0);
-  return last + (1 - last) * (1 + std::cos(std::numbers::pi * x)) / 2;
 }
 inline double warm_up(std::int64_t step, std::int64_t steps) {
   return std::min(1.0, static_cast<double>(step + 1) / static_cast<double>(steps));
