@@ -32,14 +32,12 @@ inline text shape_text(layout const& shape) { return bracketed(shape.extents, sh
 /// product of the extents of the axes with smaller strides.
 constexpr bool dense_rows(layout const& shape, std::int64_t size) {
   std::int64_t covered = 1;
-  bool used[max_rank] = {};
   while (covered < size) {
     int next = -1;
     for (int axis = 1; axis < shape.rank; ++axis) {
-      if (!used[axis] && shape.extents[axis] > 1 && shape.strides[axis] == covered) next = axis;
+      if (shape.extents[axis] > 1 && shape.strides[axis] == covered) next = axis;
     }
     if (next < 0) return false;
-    used[next] = true;
     covered *= shape.extents[next];
   }
   return true;
