@@ -146,6 +146,9 @@ TEST_CASE("rank, extents and memory are checked") {
   CHECK(error_for(e.tensor) ==
         "from_dlpack: student (expected memory aligned to 4 bytes, got a byte_offset of 2)");
   e.tensor.byte_offset = 0;
+  e.tensor.data = static_cast<unsigned char*>(e.tensor.data) + 2;
+  CHECK(error_for(e.tensor) ==
+        "from_dlpack: student (expected memory aligned to 4 bytes, got data 2 bytes off)");
   e.tensor.data = nullptr;
   CHECK(error_for(e.tensor) == "from_dlpack: student (expected memory, got a null pointer)");
   e.shape[1] = 0;

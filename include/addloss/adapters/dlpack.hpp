@@ -143,9 +143,11 @@ tensor_view<T, Rank, Space> from_dlpack(Tensor const& tensor, char const* name =
   auto* const start = static_cast<unsigned char*>(tensor.data);
   auto* const first = start == nullptr ? start : start + tensor.byte_offset;
   if (reinterpret_cast<std::uintptr_t>(first) % alignof(value_type) != 0) {
+    auto const off = reinterpret_cast<std::uintptr_t>(start) % alignof(value_type);
     fail(function, name,
          text() << "memory aligned to " << static_cast<int>(alignof(value_type)) << " bytes",
-         text() << "a byte_offset of " << static_cast<std::int64_t>(tensor.byte_offset));
+         off != 0 ? text() << "data " << static_cast<std::int64_t>(off) << " bytes off"
+                  : text() << "a byte_offset of " << static_cast<std::int64_t>(tensor.byte_offset));
   }
   result.data = reinterpret_cast<T*>(first);
   return result;
