@@ -12,7 +12,9 @@
 namespace addloss {
 
 /// A pure function of (key, sample): independent of order, threads, ranks and device. If it has
-/// `check(function)`, that raises addloss::error on the host for settings out of range.
+/// `check(function)`, that raises addloss::error on the host for settings out of range. One that
+/// draws from Philox blocks 0 to n - 1 of a sample, n > 1, says so as `blocks` = n: a `mixture`
+/// makes its choice from the block after them.
 template <class S>
 concept timestep_sampler =
     std::is_trivially_copyable_v<S> && requires(S const sampler, random_key key) {
