@@ -33,7 +33,8 @@
 /// pass is then done again instead of keeping what it gives (heads/sequence.hpp).
 /// A layer that reads conditions says how many numbers a sample of each has: condition_sizes().
 /// Parameters w and their gradients are contiguous buffers of the caller; `parameter(i)` names the
-/// parts. Nothing is allocated: sizes are functions of the shape alone.
+/// parts, i from 0 to parameters() - 1. Nothing is allocated: sizes are functions of the shape
+/// alone.
 /// A layer of layers passes its context on, whatever it is, and calls them through `layer_on`; one
 /// that computes itself does so on the CPU, and a back end that has another way specialises
 /// `layer_on` for it.
