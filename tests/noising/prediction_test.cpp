@@ -248,6 +248,16 @@ TEST_CASE("a device's timesteps are not read on the host") {
         "f: timesteps (expected shape [3], one number a sample, got [2])");
 }
 
+TEST_CASE("a schedule's own settings are checked where its timesteps are not read") {
+  double const times[] = {0.5, 2};
+  rows<double const, device_space> const there(view<device_space>(times, 2));
+  auto const check = [&](double shift) {
+    return error_of([&] { check_timesteps("f", addloss::rectified_flow{shift}, there, 2); });
+  };
+  CHECK(check(3) == "no error");
+  CHECK(check(-3) == "f: shift (expected a finite number > 0, got -3)");
+}
+
 TEST_CASE("an epsilon prediction at alpha = 0 is refused with a way out") {
   auto const check = [](noise_level level) {
     return error_of([&] { check_pole("f", level, 4, 999); });

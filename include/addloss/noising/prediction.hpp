@@ -114,6 +114,7 @@ template <class T, class Space, noise_schedule Schedule>
 void check_timesteps(char const* function, Schedule const& schedule,
                      rows<T, Space> const& timesteps, std::int64_t count) {
   check_per_sample(function, "timesteps", timesteps, count);
+  check_settings(function, schedule);
   // A device's timesteps cannot be read here: an index out of range gives NaN there.
   if constexpr (std::same_as<Space, host_space>) {
     for (std::int64_t b = 0; b < count; ++b) {

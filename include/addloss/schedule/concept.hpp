@@ -17,7 +17,8 @@ struct noise_level {
 };
 
 /// A schedule is small, trivially copyable and readable where the losses run. `check` raises
-/// addloss::error on the host when the time of a sample is out of range.
+/// addloss::error on the host when the time of a sample is out of range; `check(function)`, if
+/// there is one, for settings out of range, also where times lie on a device and are not read.
 template <class S>
 concept noise_schedule =
     std::is_trivially_copyable_v<S> &&

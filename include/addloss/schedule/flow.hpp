@@ -37,11 +37,14 @@ struct rectified_flow {
     double const noise = shift * t;
     return {signal / (signal + noise), noise / (signal + noise)};
   }
-  void check(char const* function, std::int64_t sample, double t) const {
+  void check(char const* function) const {
     if (!(shift > 0 && std::isfinite(shift))) {
       detail::fail(function, "shift", detail::text() << "a finite number > 0",
                    detail::text() << shift);
     }
+  }
+  void check(char const* function, std::int64_t sample, double t) const {
+    check(function);
     detail::check_time(function, sample, t, 1);
   }
 };
