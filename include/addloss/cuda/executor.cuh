@@ -49,14 +49,14 @@ std::size_t pass_bytes(planned<Pass::max_parts> const& plan) {
 
 /// Calls `run<Generated>()` for the noise of `pass`, if it has any that may be stored or generated.
 /// (The other operands may need the memory of the GPU.)
-template <class Pass, unsigned I = 0, class Run>
+template <class Pass, unsigned N = 0, class Run>
 void with_noise(Pass const& pass, Run const& run) {
   using types = pass_types<Pass>;
-  if constexpr (I == types::operands) {
+  if constexpr (N == types::operands) {
     run.template operator()<false>();
-  } else if constexpr (!may_be_generated<typename types::template operand<I>>) {
-    with_noise<Pass, I + 1>(pass, run);
-  } else if (pass.template operand<static_cast<int>(I)>(0, 0).generated) {
+  } else if constexpr (!may_be_generated<typename types::template operand<N>>) {
+    with_noise<Pass, N + 1>(pass, run);
+  } else if (pass.template operand<static_cast<int>(N)>(0, 0).generated) {
     run.template operator()<true>();
   } else {
     run.template operator()<false>();

@@ -54,12 +54,12 @@ struct pass_types {
   /// Without sums and tallies there is nothing to finish, and no workspace is used.
   static constexpr bool finishes = sums + tallies > 0;
 
-  template <unsigned I>
-  using operand = decltype(std::declval<Pass const&>().template operand<static_cast<int>(I)>(0, 0));
+  template <unsigned N>
+  using operand = decltype(std::declval<Pass const&>().template operand<static_cast<int>(N)>(0, 0));
   /// Of an element in memory; generated ones are in none.
-  template <unsigned I>
+  template <unsigned N>
   static constexpr unsigned operand_size() {
-    using type = operand<I>;
+    using type = operand<N>;
     if constexpr (may_be_generated<type>) {
       return sizeof(*std::declval<type>().rows.data);
     } else if constexpr (std::is_same_v<type, addloss::detail::generated_operand>) {
@@ -79,9 +79,9 @@ struct pass_types {
   using output_type = decltype(output_element());
   static constexpr unsigned smallest_size() {
     unsigned size = sizeof(output_type);
-    [&]<std::size_t... I>(std::index_sequence<I...>) {
-      ((size = operand_size<static_cast<unsigned>(I)>() < size
-                   ? operand_size<static_cast<unsigned>(I)>()
+    [&]<std::size_t... N>(std::index_sequence<N...>) {
+      ((size = operand_size<static_cast<unsigned>(N)>() < size
+                   ? operand_size<static_cast<unsigned>(N)>()
                    : size),
        ...);
     }(std::make_index_sequence<operands>{});
@@ -92,8 +92,8 @@ struct pass_types {
   /// Registers for the packets of a thread's quarter, and for noise that may be generated.
   static constexpr unsigned registers = [] {
     unsigned result = 0;
-    [&]<std::size_t... I>(std::index_sequence<I...>) {
-      ((result += operand_size<static_cast<unsigned>(I)>() * packet / 4), ...);
+    [&]<std::size_t... N>(std::index_sequence<N...>) {
+      ((result += operand_size<static_cast<unsigned>(N)>() * packet / 4), ...);
     }(std::make_index_sequence<operands>{});
     return result;
   }();
@@ -180,9 +180,9 @@ __device__ typename pass_types<Pass>::runner runner_of(Pass const& pass, int par
   using types = pass_types<Pass>;
   typename types::runner result{{}, addloss::detail::store_mode::none};
   if constexpr (types::outputs > 0) {
-    [&]<std::size_t... I>(std::index_sequence<I...>) {
-      ((result.out[I] = pass.template output<static_cast<int>(I)>(part).data +
-                        row * pass.template output<static_cast<int>(I)>(part).row_stride),
+    [&]<std::size_t... N>(std::index_sequence<N...>) {
+      ((result.out[N] = pass.template output<static_cast<int>(N)>(part).data +
+                        row * pass.template output<static_cast<int>(N)>(part).row_stride),
        ...);
     }(std::make_index_sequence<types::outputs>{});
     result.mode = pass.template output<0>(part).mode;
