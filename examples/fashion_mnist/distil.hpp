@@ -9,17 +9,9 @@
 /// A run that goes on from its checkpoint ends with the same bits as one that was not interrupted.
 #pragma once
 
-#include <zlib.h>
-#include <addloss/addloss.hpp>
-
-#include <charconv>
-#include <cmath>
 #include <cstdint>
-#include <cstdio>
-#include <filesystem>
 #include <functional>
 #include <memory>
-#include <span>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -30,13 +22,9 @@
 #include "denoiser.hpp"
 #include "evaluator.hpp"
 #include "feature_network.hpp"
-#include "image_shape.hpp"
 #include "network.hpp"
-#include "report.hpp"
-#include "sampling.hpp"
 #include "step_table.hpp"
 #include "trainer.hpp"
-#include "whole_file.hpp"
 
 namespace demo {
 
@@ -59,89 +47,22 @@ struct distil_options {
   std::string out = "demo";
 };
 
-inline add_settings settings_of(distil_options const& o) {
-  add_settings s;
-  s.batch = o.batch;
-  s.seed = o.seed;
-  s.threads = o.threads;
-  s.lambda = o.lambda;
-  s.adversarial = o.loss != "distillation";
-  s.distillation = o.loss != "adversarial";
-  s.teacher_steps = o.teacher_steps;
-  s.class_condition = o.condition == "class" || o.condition == "both";
-  s.image_condition = o.condition == "image" || o.condition == "both";
-  if (o.weighting == "sds") s.distance = addloss::distillation<addloss::sds>{};
-  if (o.weighting == "nfsd") s.distance = addloss::distillation<addloss::nfsd>{};
-  if (o.paper) {
-    s.penalty = {.gamma = 1e-5};
-    s.lambda = 2.5;
-    s.class_condition = s.image_condition = true;
-  }
-  return s;
-}
+add_settings settings_of(distil_options const& o);
 
 /// What distillation takes as given.
 struct pretrained {
   parameters teacher{denoiser().parts(), 0};
   parameters features{feature_network().parts(), 0};
 
-  explicit pretrained(std::string const& folder) {
-    load_parameters(folder + "/teacher.safetensors", teacher);
-    load_parameters(folder + "/features.safetensors", features);
-  }
+  explicit pretrained(std::string const& folder);
 };
 
-inline std::unique_ptr<trainer> make_trainer(distil_options const& o, pretrained const& given) {
-  networks begin{given.teacher, given.features,
-                 o.init == "teacher" ? given.teacher : parameters(denoiser().parts(), o.seed)};
-  auto const settings = settings_of(o);
-  return o.paper ? paper_trainer(settings, std::move(begin))
-                 : group_norm_trainer(settings, std::move(begin));
-}
+std::unique_ptr<trainer> make_trainer(distil_options const& o, pretrained const& given);
 
 /// Names and values of all that decides the result, but for the data and the code: runs that agree
 /// in them do the same. Those that begin with "--" are options of the program distill.
 using run_identity = std::vector<std::pair<std::string, std::string>>;
-inline run_identity identity_of(distil_options const& o, pretrained const& given) {
-  auto const settings = settings_of(o);
-  auto const text = [](double value) {
-    char digits[32];
-    std::snprintf(digits, sizeof digits, "%.9g", value);
-    return std::string(digits);
-  };
-  std::string timesteps;
-  for (std::int64_t i = 0; i < settings.taus.size(); ++i) {
-    timesteps += (i == 0 ? "" : " ") + std::to_string(settings.taus[i]) + ":" +
-                 text(settings.taus.probability(i));
-  }
-  auto const checksum = [](parameters const& p) {
-    auto const bytes = std::as_bytes(std::span(p.values));
-    char digits[16];
-    std::snprintf(
-        digits, sizeof digits, "%08lx",
-        crc32(0, reinterpret_cast<Bytef const*>(bytes.data()), static_cast<uInt>(bytes.size())));
-    return std::string(digits);
-  };
-  return {{"--loss", o.loss},
-          {"--weighting", o.weighting},
-          {"--condition", o.condition},
-          {"--init", o.init},
-          {"--teacher-steps", std::to_string(o.teacher_steps)},
-          {"--steps", std::to_string(o.steps)},
-          {"--batch", std::to_string(o.batch)},
-          {"--lambda", text(o.lambda)},
-          {"--paper", o.paper ? "yes" : "no"},
-          {"--seed", std::to_string(o.seed)},
-          {"teacher", checksum(given.teacher)},
-          {"features", checksum(given.features)},
-          {"guidance", text(settings.guidance)},
-          {"rates", text(settings.student_rate) + " to " + text(settings.student_rate_end) +
-                        " and " + text(settings.head_rate)},
-          {"average", text(settings.average)},
-          {"r1", text(settings.penalty.gamma.get()) + " every " +
-                     std::to_string(settings.penalty.interval)},
-          {"timesteps", timesteps}};
-}
+run_identity identity_of(distil_options const& o, pretrained const& given);
 
 /// A step that was taken.
 struct step_taken {
@@ -156,23 +77,8 @@ struct diverged : std::runtime_error {
 };
 
 /// Takes the steps first ... o.steps - 1 on batches of `train`; after each, after(step_taken).
-template <class After>
 void train_student(distil_options const& o, images const& train, trainer& student,
-                   std::int64_t first, After const& after) {
-  batch_order order(train.count, o.batch, o.seed);
-  std::vector<float> real(count_of(o.batch * image_pixels));
-  std::vector<int> labels(count_of(o.batch));
-  for (std::int64_t step = first; step < o.steps; ++step) {
-    auto const start = seconds_clock::now();
-    gather(train, order.at(step), real, labels);
-    double const progress = static_cast<double>(step) / static_cast<double>(o.steps);
-    add_report const r = student.step(step, real, labels, progress);
-    if (r.non_finite > 0 || !std::isfinite(r.distillation) || !std::isfinite(r.generator)) {
-      throw diverged("step " + std::to_string(step) + ": the loss is not finite");
-    }
-    after(step_taken{step + 1, r, seconds_since(start)});
-  }
-}
+                   std::int64_t first, std::function<void(step_taken const&)> const& after);
 
 /// What is kept of a run to go on from.
 class checkpoint {
@@ -180,39 +86,9 @@ class checkpoint {
   checkpoint(std::string path, run_identity identity)
       : path_(std::move(path)), identity_(std::move(identity)) {}
 
-  void save(trainer& student, std::int64_t steps) const {
-    saved_contents contents;
-    student.add_to(contents);
-    addloss::safetensors_metadata metadata(identity_.begin(), identity_.end());
-    metadata["steps taken"] = std::to_string(steps);
-    contents.save(path_, metadata);
-  }
-
+  void save(trainer& student, std::int64_t steps) const;
   /// Gives the number of steps taken. On an error `student` is as it was.
-  std::int64_t load(trainer& student, std::int64_t most) const {
-    // Before the tensors, whose sizes depend on the options.
-    auto const found = loaded_contents().load(path_, {.allow_extra = true});
-    auto const value = [&](std::string const& name) {
-      auto const place = found.find(name);
-      return place == found.end() ? std::string("nothing") : place->second;
-    };
-    for (auto const& [name, expected] : identity_) {
-      if (value(name) == expected) continue;
-      throw std::runtime_error(path_ + ": expected " + name + " " + expected + ", found " +
-                               value(name));
-    }
-    std::string const text = value("steps taken");
-    std::int64_t steps = -1;
-    auto const [stop, error] = std::from_chars(text.data(), text.data() + text.size(), steps);
-    if (error != std::errc{} || stop != text.data() + text.size() || steps < 0 || steps > most) {
-      throw std::runtime_error(path_ + ": expected 0 to " + std::to_string(most) +
-                               " steps taken, found " + text);
-    }
-    loaded_contents contents;
-    student.add_to(contents);
-    contents.load(path_);
-    return steps;
-  }
+  std::int64_t load(trainer& student, std::int64_t most) const;
 
  private:
   std::string path_;
@@ -229,65 +105,7 @@ struct distilled {
 
 /// Distils a student. `judging` draws the curve of the FID, if there is one to be. `show` is called
 /// after every step.
-inline distilled distil(distil_options const& o, pretrained const& given, images const& train,
-                        evaluator const* judging,
-                        std::function<void(step_taken const&)> const& show) {
-  std::filesystem::create_directories(o.out);
-  checkpoint const kept(o.out + "/checkpoint.safetensors", identity_of(o, given));
-  std::string const log_path = o.out + "/log.csv";
-  std::string const curve_path = o.out + "/fid.csv";
-  require_writable(log_path);
-  step_table log({"generator", "distillation", "discriminator", "penalty", "gap", "active"});
-  step_table curve({"fid_1", "accuracy_1", "fid_2", "accuracy_2", "fid_4", "accuracy_4"});
-  auto const student = make_trainer(o, given);
-
-  std::int64_t first = 0;
-  if (o.resume) {
-    first = kept.load(*student, o.steps);
-    log.read(log_path, first);
-    if (log.rows() != first) {
-      throw std::runtime_error(log_path + ": expected " + std::to_string(first) +
-                               " steps before the checkpoint, found " + std::to_string(log.rows()));
-    }
-    curve.read(curve_path, first + 1);
-  }
-  // The checkpoint last: what it goes on from is then there, whenever the run may end.
-  auto const save = [&](std::int64_t steps) {
-    log.save(log_path);
-    curve.save(curve_path);
-    kept.save(*student, steps);
-  };
-  auto const evaluate = [&](std::int64_t steps) {
-    if (judging == nullptr || o.evaluate_every < 1 || steps % o.evaluate_every != 0) return;
-    image_sampler sampler(student->student());
-    std::vector<double> found;
-    for (std::int64_t const n : {1, 2, 4}) {
-      auto const [fid, accuracy] =
-          judge_student(*judging, o.curve_images, sampler, {.steps = n, .threads = o.threads})
-              .judged;
-      found.insert(found.end(), {fid, accuracy});
-    }
-    curve.add(steps, found);
-  };
-
-  double seconds = 0;
-  if (first == 0) evaluate(0);
-  train_student(o, train, *student, first, [&](step_taken const& taken) {
-    add_report const& r = taken.report;
-    seconds += taken.seconds;
-    log.add(taken.steps - 1,
-            {r.generator, r.distillation, r.discriminator, r.penalty, r.gap, r.active});
-    evaluate(taken.steps);
-    if (taken.steps == o.steps || (o.save_every > 0 && taken.steps % o.save_every == 0)) {
-      save(taken.steps);
-    }
-    if (show) show(taken);
-  });
-  save_parameters(o.out + "/student.safetensors", student->student(),
-                  {{"network", "student"},
-                   {"steps", std::to_string(o.steps)},
-                   {"seed", std::to_string(o.seed)}});
-  return {student->student(), std::move(log), std::move(curve), o.steps - first, seconds};
-}
+distilled distil(distil_options const& o, pretrained const& given, images const& train,
+                 evaluator const* judging, std::function<void(step_taken const&)> const& show);
 
 }  // namespace demo

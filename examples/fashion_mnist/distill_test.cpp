@@ -25,6 +25,7 @@
 #include "distil.hpp"
 #include "evaluator.hpp"
 #include "image_shape.hpp"
+#include "report.hpp"
 #include "sampling.hpp"
 #include "step_table.hpp"
 #include "temporary_directory.hpp"

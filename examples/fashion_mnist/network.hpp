@@ -145,18 +145,9 @@ class file_contents {
 using saved_contents = file_contents<void const>;
 using loaded_contents = file_contents<void>;
 
-inline void save_parameters(std::string const& path, parameters const& network,
-                            addloss::safetensors_metadata const& metadata = {}) {
-  saved_contents contents;
-  contents.add("", network);
-  contents.save(path, metadata);
-}
-
-inline addloss::safetensors_metadata load_parameters(std::string const& path, parameters& network) {
-  loaded_contents contents;
-  contents.add("", network);
-  return contents.load(path);
-}
+void save_parameters(std::string const& path, parameters const& network,
+                     addloss::safetensors_metadata const& metadata = {});
+addloss::safetensors_metadata load_parameters(std::string const& path, parameters& network);
 
 // ---- Memory and threads -------------------------------------------------------------------------
 
