@@ -230,8 +230,10 @@ struct adversarial_pass {
   template <int>
   [[nodiscard]] ADDLOSS_HOST_DEVICE output_rows<T> output(int part) const {
     side const& of = part_side[part];
-    if (of.gradient == nullptr) return {};
-    return {of.gradient, of.gradient_stride, accumulate ? store_mode::add : store_mode::overwrite};
+    return {of.gradient, of.gradient_stride,
+            of.gradient == nullptr ? store_mode::none
+            : accumulate           ? store_mode::add
+                                   : store_mode::overwrite};
   }
   [[nodiscard]] ADDLOSS_HOST_DEVICE auto row(int part, std::int64_t row) const {
     double const weight = writer.factor * row_weight(part, row) * batch.scale(upstream, row);
