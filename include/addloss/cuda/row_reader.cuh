@@ -46,6 +46,17 @@ struct stored_row {
     return reinterpret_cast<std::uintptr_t>(data) % 16 == 0;
   }
   __device__ void start() {}
+  /// Begins to bring the `Count` elements from `i` on into the second-level cache, a line a lane.
+  template <std::int64_t Count>
+  __device__ void fetch_ahead(std::int64_t i, int lane) const {
+    constexpr int line = 128;
+    constexpr auto bytes = static_cast<int>(Count * static_cast<std::int64_t>(sizeof(T)));
+    static_assert(bytes <= line * warp_size);
+    if (lane * line < bytes) {
+      auto const* const at = reinterpret_cast<unsigned char const*>(data + i) + lane * line;
+      asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
+    }
+  }
   template <int Packet>
   __device__ void begin(stored_step<T, Packet>& /*step*/, std::int64_t /*i*/) const {}
   /// `Count` quarters of the step at `i`, `Apart` elements apart. Unless `aligned`, up to 15 bytes

@@ -133,6 +133,11 @@ struct row_runner {
         if (whole) {
 #pragma unroll 1
           while (true) {
+            if constexpr (fetches_ahead<Readers...>) {
+              if (base + stride <= last_whole) {
+                (readers.row.template fetch_ahead<step>(base + stride, lane), ...);
+              }
+            }
             run_step(element, {base + offset, inputs_aligned, outputs_aligned}, all, readers...);
             base += stride;
             if (base > last_whole) break;
@@ -172,6 +177,12 @@ struct row_runner {
     constexpr int registers = (decltype(Readers::now)::registers + ...);
     return registers <= 16 ? 4 : 1;
   }();
+
+  /// Whether the next step is fetched while one is worked on. What the warps of a multiprocessor read
+  /// of a single tensor of half types is too little on its way; where there is more, it does harm.
+  template <class... Readers>
+  static constexpr bool fetches_ahead =
+      sizeof...(Readers) == 1 && Packet > 4 && !(Readers::generates || ...);
 
   template <int First, class... Readers>
   static __device__ void load(std::int64_t i, bool aligned, Readers&... readers) {
