@@ -104,8 +104,8 @@ static_assert(!fused_pass<total_alone> && !fused_pass<silent_rows> && !fused_pas
 
 static_assert(std::is_same_v<mask_of<float>, bool>);
 static_assert(std::is_same_v<mask_of<native_pack<float>>, native_pack<float>::mask>);
-static_assert(std::is_empty_v<detail::slots<double, 0>>);
-static_assert(sizeof(detail::slots<double, 3>) == 3 * sizeof(double));
+static_assert(std::is_empty_v<detail::array_or_none<double, 0>>);
+static_assert(sizeof(detail::array_or_none<double, 3>) == 3 * sizeof(double));
 
 static_assert(at_most(3, 5) == 3 && at_most(5, 3) == 3 && at_most(4, 4) == 4);
 

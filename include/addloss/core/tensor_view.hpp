@@ -27,11 +27,11 @@ struct tensor_view {
   using value_type = std::remove_const_t<T>;
   using space = Space;
   static constexpr int rank = Rank;
-  static constexpr unsigned slots = Rank == 0 ? 1 : Rank;  // no arrays of length 0 in C++
+  static constexpr unsigned stored_axes = Rank == 0 ? 1 : Rank;  // no arrays of length 0 in C++
 
   T* data = nullptr;
-  std::int64_t extents[slots] = {};
-  std::int64_t strides[slots] = {};
+  std::int64_t extents[stored_axes] = {};
+  std::int64_t strides[stored_axes] = {};
 
   /// A view to write through can be read through. (A template, as nvcc warns of a conversion of
   /// `T const` to itself even where it is constrained away.)

@@ -63,7 +63,7 @@ template <class Element, class A, unsigned Sums, unsigned Tallies, class Out, un
 struct block_runner {
   using pack = native_pack<A>;
   using totals = element_totals<Sums + Tallies + 1>;
-  using output = slots<Out*, Outputs>;
+  using output = array_or_none<Out*, Outputs>;
   using result_type = element_result<pack, Sums, Outputs, Tallies>;
   static constexpr int width = pack::width;
   static constexpr auto lanes_of_pack = static_cast<unsigned>(width);
@@ -71,8 +71,8 @@ struct block_runner {
 
   /// What the lanes of the summation tree hold, in registers.
   struct accumulators {
-    slots<pack[steps], Sums> sum;
-    slots<typename pack::integers[steps], Tallies> tally;
+    array_or_none<pack[steps], Sums> sum;
+    array_or_none<typename pack::integers[steps], Tallies> tally;
   };
 
   /// Elements [first, last) of a row; `first` is a multiple of the block size.

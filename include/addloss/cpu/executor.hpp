@@ -201,7 +201,7 @@ struct pass_runner {
   using output_type = decltype(output_element());
 
   [[nodiscard]] auto outputs_of(int part, std::int64_t row) const {
-    slots<output_type*, outputs> result{};
+    array_or_none<output_type*, outputs> result{};
     if constexpr (outputs > 0) {
       [&]<std::size_t... N>(std::index_sequence<N...>) {
         ((result[N] = place(pass.template output<static_cast<int>(N)>(part), row)), ...);

@@ -75,9 +75,9 @@ struct row_runner {
   static constexpr std::int64_t step = step_elements(Packet);
   using totals = element_totals<Sums + Tallies + 1>;
   template <class T, unsigned Count>
-  using slots = T[Count > 0 ? Count : 1];  // no arrays of length 0
+  using array_or_none = T[Count > 0 ? Count : 1];  // no arrays of length 0
 
-  slots<Out*, Outputs> out;
+  array_or_none<Out*, Outputs> out;
   addloss::detail::store_mode mode;
 
   /// Lane 0 gets the totals of elements `piece` of a row but for those of the other warps: it starts
@@ -104,8 +104,8 @@ struct row_runner {
 
   /// What a thread has added up.
   struct accumulators {
-    slots<double, Sums> sum;
-    slots<int, Tallies> tally;
+    array_or_none<double, Sums> sum;
+    array_or_none<int, Tallies> tally;
     int bad;
   };
 
@@ -209,7 +209,7 @@ struct row_runner {
   __device__ void run_step(Element const& element, position const& at, accumulators& all,
                            Readers&... readers) const {
     (readers.row.begin(readers.now, at.i), ...);
-    slots<A[4], Sums> sums;
+    array_or_none<A[4], Sums> sums;
     run_quarter<0>(element, at, sums, all, readers...);
     if constexpr (at_once<Readers...> == 1) load<1>(at.i, at.inputs_aligned, readers...);
     run_quarter<1>(element, at, sums, all, readers...);
@@ -226,12 +226,13 @@ struct row_runner {
   }
 
   template <int Quarter, class... Readers>
-  __device__ void run_quarter(Element const& element, position const& at, slots<A[4], Sums>& sums,
-                              accumulators& all, Readers const&... readers) const {
+  __device__ void run_quarter(Element const& element, position const& at,
+                              array_or_none<A[4], Sums>& sums, accumulators& all,
+                              Readers const&... readers) const {
     A x[sizeof...(Readers)][Packet];
     unsigned operand = 0;
     (readers.row.template read<Quarter>(readers.now, x[operand++]), ...);
-    slots<A, Sums> sum;
+    array_or_none<A, Sums> sum;
     run_packet<true>(element, at.i + elements<Readers...>::apart * Quarter, Packet,
                      at.outputs_aligned, x, sum, all);
     if constexpr (Sums > 0) {
@@ -248,11 +249,11 @@ struct row_runner {
     constexpr int apart = elements<Readers...>::apart;
     std::int64_t i = base + offset;
     (readers.row.begin(readers.now, i), ...);
-    slots<A, Sums> left;
-    slots<A, Sums> half;
+    array_or_none<A, Sums> left;
+    array_or_none<A, Sums> half;
 #pragma unroll 1
     for (int quarter = 0; quarter < 4; ++quarter, i += apart) {
-      slots<A, Sums> sum{};
+      array_or_none<A, Sums> sum{};
       // Else no thread of the warp has any.
       if (base + apart * quarter < last) {
         auto const count = static_cast<int>(addloss::detail::at_most(last - i, Packet));
@@ -281,11 +282,11 @@ struct row_runner {
   /// outputs are.
   template <bool Whole, unsigned Operands>
   __device__ void run_packet(Element const& element, std::int64_t i, int count, bool aligned,
-                             A const (&x)[Operands][Packet], slots<A, Sums>& sum,
+                             A const (&x)[Operands][Packet], array_or_none<A, Sums>& sum,
                              accumulators& all) const {
     auto const inside = [&](int k) { return Whole || k < count; };
-    slots<A[Packet], Sums> each;
-    slots<A[Packet], Outputs> written;
+    array_or_none<A[Packet], Sums> each;
+    array_or_none<A[Packet], Outputs> written;
 #pragma unroll
     for (int k = 0; k < Packet; ++k) {
       A operands[Operands];
@@ -337,7 +338,8 @@ struct row_runner {
     }
   }
 
-  static __device__ int non_finite(A const (&x)[Packet], slots<A[Packet], Sums> const& sums) {
+  static __device__ int non_finite(A const (&x)[Packet],
+                                   array_or_none<A[Packet], Sums> const& sums) {
     int result = 0;
 #pragma unroll
     for (int k = 0; k < Packet; ++k) {

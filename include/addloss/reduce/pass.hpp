@@ -84,7 +84,7 @@ namespace detail {
 
 /// An array that may have length 0.
 template <class T, unsigned Size>
-struct slots {  // NOLINT(bugprone-reserved-identifier): in the copy that the compiler makes
+struct array_or_none {  // NOLINT(bugprone-reserved-identifier): in the copy that the compiler makes
   T items[Size];
   ADDLOSS_HOST_DEVICE ADDLOSS_INLINE constexpr T& operator[](unsigned i) { return items[i]; }
   ADDLOSS_HOST_DEVICE ADDLOSS_INLINE constexpr T const& operator[](unsigned i) const {
@@ -93,7 +93,7 @@ struct slots {  // NOLINT(bugprone-reserved-identifier): in the copy that the co
 };
 
 template <class T>
-struct slots<T, 0> {};
+struct array_or_none<T, 0> {};
 
 }  // namespace detail
 
@@ -104,9 +104,9 @@ using mask_of = decltype(V() < V());
 /// What a row functor makes of one element (or of one SIMD register of them).
 template <class V, unsigned Sums, unsigned Outputs, unsigned Tallies = 0>
 struct element_result {
-  detail::slots<V, Sums> sum;
-  detail::slots<V, Outputs> output;
-  detail::slots<mask_of<V>, Tallies> tally;
+  detail::array_or_none<V, Sums> sum;
+  detail::array_or_none<V, Outputs> output;
+  detail::array_or_none<mask_of<V>, Tallies> tally;
 };
 
 template <class P>

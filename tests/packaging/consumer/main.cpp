@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <complex.h>  // with GNU extensions it defines I, as it does for users of LAPACKE or FFTW
 
+#define slots  // as Qt's headers do
+
 #include <addloss/addloss.hpp>
 
 static_assert(__cplusplus >= 202002L, "addloss::addloss asks for C++20 by itself");
