@@ -74,7 +74,9 @@ class discrete_schedule {
   }
 
   [[nodiscard]] std::int64_t size() const { return static_cast<std::int64_t>(levels_.size()); }
-  [[nodiscard]] schedule_table<> table() const { return {levels_.data(), size()}; }
+  /// A view of this schedule, which must outlive it.
+  [[nodiscard]] schedule_table<> table() const& { return {levels_.data(), size()}; }
+  schedule_table<> table() const&& = delete;
   /// Raises for t outside 0 .. T-1.
   [[nodiscard]] noise_level at(std::int64_t t) const {
     table().check("discrete_schedule::at", 0, t);
