@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <addloss/adapters/span.hpp>
+#include <addloss/core/error.hpp>
 #include <addloss/core/simd.hpp>
 #include <addloss/losses/evaluate.hpp>
 
@@ -33,6 +34,12 @@ struct pulled_critic {
   template <class V>
   ADDLOSS_HOST_DEVICE logit_term<V> generator(V logit, V weight) const {
     return {-logit, -weight, V(0) <= V(0)};
+  }
+  void check(char const* function) const {
+    if (pull < 0) {
+      addloss::detail::fail(function, "pulled_critic.pull", "a number >= 0",
+                            addloss::detail::text() << pull);
+    }
   }
 };
 
@@ -775,6 +782,22 @@ TEST_CASE("wrong numbers of heads are refused") {
   call fake;
   fake.fake_gradient.push_back(fake.fake_gradient[0]);
   CHECK(fake.refusal() == "gradients.fake (expected 2 heads, got 3)");
+}
+
+TEST_CASE("settings of a loss that are out of range are refused") {
+  call c;
+  double untouched = 7;
+  std::string text;
+  try {
+    value(
+        test_context{},
+        adversarial<pulled_critic>{.loss = {.pull = -1}}.discriminator<float>(c.real_in, c.fake_in),
+        untouched);
+  } catch (error const& e) {
+    text = e.what();
+  }
+  CHECK(text == "value: pulled_critic.pull (expected a number >= 0, got -1)");
+  CHECK(untouched == 7);
 }
 
 TEST_CASE("a generator loss has no gradient for real logits") {

@@ -144,6 +144,7 @@ struct wasserstein {
   }
 };
 
+/// If it has `check(function)`, that raises addloss::error on the host for settings out of range.
 template <class L>
 concept logit_loss = std::is_trivially_copyable_v<L> && requires(L const loss, double z) {
   { loss.discriminator(z, z, z) } -> std::same_as<logit_term<double>>;
@@ -285,6 +286,7 @@ struct bound_adversarial {
             gradients const& grad, options const& settings) const {
     using pass_type = detail::adversarial_pass<arithmetic, T, Loss, Generator, Out>;
     pass_type result{};
+    detail::check_settings(function, loss);
     result.heads = detail::check_heads(function, "fake", fake.size());
     detail::check_same_heads(function, "real", real.size(), Generator ? 0 : fake.size());
     // They would be left unwritten.
