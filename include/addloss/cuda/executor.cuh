@@ -14,6 +14,7 @@
 /// of many heads; cuda_error where the launch fails. Kernels never throw.
 #pragma once
 
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <utility>

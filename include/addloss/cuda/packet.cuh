@@ -7,6 +7,7 @@
 /// type of a pass, 32 or 64 of the others.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 
 #include <addloss/core/scalar.hpp>
