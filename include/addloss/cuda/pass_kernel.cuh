@@ -250,7 +250,7 @@ struct entry_sums {
 /// The threads of a block in teams, one for each of `count` sums: a power of two of threads, at most
 /// `most`, at least 2 where there are at most 64 sums. By shifts: a division would take long.
 struct teams {
-  int log_size;
+  int log_size;  ///< of the threads of a team, to base 2
 
   explicit __device__ teams(std::int64_t count, int most = threads) {
     auto const log = [](int power) { return 31 - __clz(power); };
