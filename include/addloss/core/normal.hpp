@@ -76,7 +76,8 @@ ADDLOSS_HOST_DEVICE ADDLOSS_INLINE typename B::real minus_two_log(typename B::wo
   // Only the last sum rounds: f keeps its relative precision where u is near 1.
   real const scale = B::real_of(0x37800000U - (exponent << 23));
   real const f = (high * scale - 1.0F) + low * scale;
-  return B::convert(exponent) * -1.3862943611F + f * log1p_quotient(f, -2.0F);
+  // -2 ln 2 (exponent + log2(1 + f)): of two products that are added, a compiler may fuse either.
+  return (B::convert(exponent) + f * log1p_quotient(f, 1.4426950409F)) * -1.3862943611F;
 }
 
 template <class B>
