@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/// What the machine can do at most: the loops of the STREAM benchmark, and arithmetic that touches no
-/// memory, to run beside ours.
+/// What the machine can do at most: the loops of the STREAM benchmark, and arithmetic that touches
+/// no memory, to run beside ours.
 ///
 /// Defined in limits.cpp, which is always compiled for the machine's own instruction set and with
 /// full optimisation, whatever the flags of the program that calls them: the limit stays the same.
@@ -23,8 +23,8 @@ void triad(float* out, float const* a, float const* b, std::int64_t size, int th
 void streaming_triad(float* out, float const* a, float const* b, std::int64_t size,
                      int threads = 1);
 
-/// Multiply-adds in registers on one thread, and nothing else. Returns how many operations that were,
-/// two for each number.
+/// Multiply-adds in registers on one thread, and nothing else. Returns how many operations that
+/// were, two for each number.
 double multiply_adds();
 
 }  // namespace limits

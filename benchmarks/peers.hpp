@@ -28,9 +28,9 @@ struct norm {
   double epsilon, negative_slope;
 };
 
-/// logits = sum_p (W h + bias)_p m_p / sqrt(width), m = V c / sqrt(condition_size) + offset, for each
-/// token of h [B, C, L]. Parameters w: W [width, C], bias, V [width, condition_size], offset. Saved:
-/// W h + bias [B, width, L], then m [B, width].
+/// logits = sum_p (W h + bias)_p m_p / sqrt(width), m = V c / sqrt(condition_size) + offset, for
+/// each token of h [B, C, L]. Parameters w: W [width, C], bias, V [width, condition_size], offset.
+/// Saved: W h + bias [B, width, L], then m [B, width].
 struct projection {
   std::int64_t batch, channels, length, width, condition_size;
 };

@@ -46,8 +46,8 @@ class aligned_array {
   std::vector<line> lines_;
 };
 
-/// Seconds for one of `calls` calls. Half as many before them, untimed, leave the caches as they do:
-/// after streaming stores one call does not.
+/// Seconds for one of `calls` calls. Half as many before them, untimed, leave the caches as they
+/// do: after streaming stores one call does not.
 template <class Function>
 double seconds_per_call(std::int64_t calls, Function const& function) {
   using clock = std::chrono::steady_clock;
@@ -86,8 +86,8 @@ std::int64_t calls_in_turn(Function const& function) {
   return std::max<std::int64_t>(1, static_cast<std::int64_t>(seconds_per_turn / seconds_of_one));
 }
 
-/// The loop of a benchmark (register it with UseManualTime): some calls of `ours`, some of each limit,
-/// and again, in turns of about one length, so that they are disturbed alike.
+/// The loop of a benchmark (register it with UseManualTime): some calls of `ours`, some of each
+/// limit, and again, in turns of about one length, so that they are disturbed alike.
 template <class Ours, class... Limits>
 outcome<sizeof...(Limits)> take_turns(benchmark::State& state, Ours const& ours,
                                       Limits const&... limits) {

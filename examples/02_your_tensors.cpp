@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// One loss, its gradient written into tensors of several libraries where they lie: an adapter is one
-// include, and nothing is copied. All must give the same bits; the program fails where they do not.
-// Tensors of a GPU: cuda/your_tensors.cu; of LibTorch and PyTorch: libtorch/, pytorch/.
+// One loss, its gradient written into tensors of several libraries where they lie: an adapter is
+// one include, and nothing is copied. All must give the same bits, or the program fails. Tensors of
+// a GPU: cuda/your_tensors.cu; of LibTorch and PyTorch: libtorch/, pytorch/.
 #include <addloss/adapters/mdspan.hpp>
 #include <addloss/adapters/span.hpp>
 #include <addloss/addloss.hpp>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-/// An exception in an assertion ends its test; without this each assertion has a handler of its own.
+/// An exception in an assertion ends its test. Without this each has a handler of its own.
 #define CATCH_CONFIG_FAST_COMPILE
 
 /// Catch2 under one name: version 3 splits its header and its namespace, version 2 does not.

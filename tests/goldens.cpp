@@ -4,9 +4,9 @@
 // A case names its kind, settings, inputs and expected outputs. It fails on a kind or setting that
 // is not known, a setting or an output that was not used, and a difference beyond the bound.
 //
-// What a setting chooses is chosen at run time wherever the library lets it: a weighting, a distance
-// and a loss on logits are any type with the right functions, so one type that switches stands for
-// all of them. Each combination of types that is left is one more inner loop to compile.
+// What a setting chooses is chosen at run time wherever the library lets it: a weighting, a
+// distance and a loss on logits are any type with the right functions, so one type that switches
+// stands for all of them. Each combination of types that is left is one more inner loop to compile.
 #include <addloss/addloss.hpp>
 #include <addloss/heads/projected_head.hpp>
 #include <addloss/heads/spectral_weights.hpp>
@@ -224,8 +224,8 @@ void run_noise_schedule(reference_case<T>& c) {
 using weighting_choice = std::variant<add::uniform, add::exponential, add::sds,
                                       add::basic_sds<add::unit>, add::nfsd, add::snr, add::min_snr>;
 
-/// Any weighting of the library, chosen at run time. In the teacher form nfsd stands for itself: the
-/// loss knows it by its type.
+/// Any weighting of the library, chosen at run time. In the teacher form nfsd stands for itself:
+/// the loss knows it by its type.
 struct any_weighting {
   weighting_choice choice;
   [[nodiscard]] double at(add::noise_level level) const {
@@ -678,7 +678,7 @@ void run_relativistic(reference_case<T>& c, adversarial_inputs<T>& in) {
   with_head_reductions(c, [&]<class Tokens, class Heads>(Tokens, Heads) {
     add::paired<add::relativistic, Tokens, Heads> const loss;
     if (!in.generated.empty()) {
-      // The generator's gradients with respect to the reals lead nowhere, and are overwritten below.
+      // The generator's gradients with respect to the reals lead nowhere: overwritten below.
       add::value_and_grad(ctx, loss.template generator<T>(in.generated.rows(), in.real.rows()),
                           value, {.first = in.generated.gradients(), .second = in.real.gradients()},
                           {.statistics = statistics});

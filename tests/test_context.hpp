@@ -2,8 +2,8 @@
 /// Where the tests of losses and noising run: on the CPU, or, the same bodies compiled by nvcc with
 /// ADDLOSS_TEST_ON_GPU (tests/cuda/*_test.cu), on a GPU. There they leave out what is about SIMD
 /// registers, and sweeps whose kernels differ in a formula alone, which takes minutes to compile.
-/// With ADDLOSS_TEST_FEW_KERNELS (a simulator makes each anew) a type, a reduction, a formula and a side
-/// are there at least once, but not `each_with_each`.
+/// With ADDLOSS_TEST_FEW_KERNELS (a simulator makes each anew) a type, a reduction, a formula and a
+/// side are there at least once, but not `each_with_each`.
 #pragma once
 
 #if defined(ADDLOSS_TEST_ON_GPU)

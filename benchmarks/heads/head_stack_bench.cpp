@@ -17,8 +17,8 @@ using bench::head_case, bench::head_steps, bench::step;
 using method = add::convolution_method;
 using normalisation = add::weight_normalisation;
 
-/// A step takes long enough to be timed by itself, in turns with multiply-adds in registers. Above one
-/// head, K steps of one head each take turns too.
+/// A step takes long enough to be timed by itself, in turns with multiply-adds in registers. Above
+/// one head, K steps of one head each take turns too.
 void measure(benchmark::State& state, head_case const& settings, step which) {
   head_steps all(settings);
   std::optional<head_steps> single;

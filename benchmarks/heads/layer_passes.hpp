@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-/// The passes of a layer whose output has the shape of its input, on [8, 384, 197], for the benchmarks:
-/// beside loops of the STREAM benchmark that read and write as many tensors, and of a norm beside
-/// Eigen.
+/// The passes of a layer whose output has the shape of its input, on [8, 384, 197], for the
+/// benchmarks: beside loops of the STREAM benchmark that read and write as many tensors, and of a
+/// norm beside Eigen.
 #pragma once
 
 #include <algorithm>

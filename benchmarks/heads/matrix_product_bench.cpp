@@ -41,7 +41,7 @@ void matrix_product(benchmark::State& state) {
   bench::report_arithmetic(state, seconds, operations, operations, share[0]);
 }
 
-/// A linear layer of 128 to 256 channels on 392 tokens, and one of 98 to 49 tokens on 1024 channels.
+/// Linear layers: of 128 to 256 channels on 392 tokens, of 98 to 49 tokens on 1024 channels.
 void sizes(benchmark::internal::Benchmark* benchmark) {
   benchmark->Args({392, 256, 128})->Args({49, 1024, 98})->ArgNames({"m", "n", "k"});
   benchmark->UseManualTime()->Unit(benchmark::kMicrosecond);

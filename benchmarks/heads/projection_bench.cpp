@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The last layer of a head, [8, 384, 197] -> [8, 1, 197] with a condition of 768 numbers, all four
-// passes. The limit reads and writes the tensors [8, 384, 197] of a pass, and computes nothing. Eigen's
-// products make the 64 channels that are projected, which ours never stores.
+// passes. The limit reads and writes the tensors [8, 384, 197] of a pass, and computes nothing.
+// Eigen's products make the 64 channels that are projected, which ours never stores.
 #include <addloss/heads/projection.hpp>
 
 #include <algorithm>

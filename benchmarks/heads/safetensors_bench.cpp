@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Saving and loading a file of 6 MB, the size of a head. The limit writes as much to a file and on to
-// the disk, or reads it; one call at a time, as disks are.
+// Saving and loading a file of 6 MB, the size of a head. The limit writes as much to a file and on
+// to the disk, or reads it; one call at a time, as disks are.
 #include <addloss/heads/safetensors.hpp>
 
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What spectral normalisation adds to a step of a head of 384 channels: a power iteration, sigmas and
-// the division of all weights. The limit reads the weights three times and copies the parameters.
+// What spectral normalisation adds to a step of a head of 384 channels: a power iteration, sigmas
+// and the division of all weights. The limit reads them three times and copies the parameters.
 #include <addloss/heads/spectral_weights.hpp>
 
 #include <cstddef>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// The discriminator's hinge loss of K heads, real and fake, with its gradients and statistics: all in
-// one call. The same by other losses, and the student's side. The limit copies the logits to where the
-// gradients go, and computes nothing.
+// The discriminator's hinge loss of K heads, real and fake, with its gradients and statistics: all
+// in one call. The same by other losses, and the student's side. The limit copies the logits to
+// where the gradients go, and computes nothing.
 #include <addloss/losses/adversarial.hpp>
 #include <addloss/losses/evaluate.hpp>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The relativistic loss and approximate R1 on K heads' pairs of logits, with both gradients and, the
-// first, statistics, in one call. The limit copies the logits to where the gradients go.
+// The relativistic loss and approximate R1 on K heads' pairs of logits, with both gradients and,
+// the first, statistics, in one call. The limit copies the logits to where the gradients go.
 #include <addloss/losses/evaluate.hpp>
 #include <addloss/losses/paired.hpp>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The R1 penalty of K heads' feature gradients [8, 384, 197] and its cotangents: one tensor read and
-// one written a head, as in a copy.
+// The R1 penalty of K heads' feature gradients [8, 384, 197] and its cotangents: one tensor read
+// and one written a head, as in a copy.
 #include <addloss/losses/evaluate.hpp>
 #include <addloss/losses/r1.hpp>
 

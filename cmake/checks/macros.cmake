@@ -22,7 +22,7 @@ foreach(file IN LISTS files)
   endforeach()
 endforeach()
 list(FILTER outside EXCLUDE REGEX "^addloss/")
-# Debian has these without a header that they include. They are included for ADDLOSS_TORCH_CUDA only.
+# Debian has these without a header that they include, for ADDLOSS_TORCH_CUDA only.
 list(FILTER outside EXCLUDE REGEX "^(ATen|c10)/cuda/")
 list(REMOVE_DUPLICATES outside)
 list(SORT outside)

@@ -7,8 +7,9 @@
 ///   backward  x_bar = (df/dx)^T y_bar,  w_bar += (df/dw)^T y_bar;  a null result is not computed
 /// Tensors are [tokens, samples, channels], dense: mixing tokens is the product of [hidden, tokens]
 /// with [tokens, samples * channels], mixing channels one of [tokens * samples, channels] with
-/// [channels, hidden]. The products are the library's, on one thread each; threads share out the batch
-/// (`each_slice`). Everything is a template of T: float to train, double to check derivatives.
+/// [channels, hidden]. The products are the library's, on one thread each; threads share out the
+/// batch (`each_slice`). Everything is a template of T: float to train, double to check
+/// derivatives.
 /// Sources: Tolstikhin et al., MLP-Mixer: An all-MLP Architecture for Vision, 2021; Perez et al.,
 /// FiLM: Visual Reasoning with a General Conditioning Layer, 2018.
 #pragma once

@@ -74,8 +74,8 @@ double uniform(options const& o, std::int64_t step, stream use, std::int64_t sam
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 /// The loop of all: gradient_of(step, weights, gradient) gives the loss. Returns the parameters, or
-/// their average, which are also in the file o.out; until the end, those of every thousandth step are
-/// in o.out + ".part", so that a disk without room shows at once and little is lost.
+/// their average, which are also in the file o.out; until the end, those of every thousandth step
+/// are in o.out + ".part", so that a disk without room shows at once and little is lost.
 template <class Gradient>
 demo::parameters train(options const& o, recipe const& r, demo::part_list const& parts,
                        Gradient const& gradient_of) {
@@ -232,8 +232,8 @@ void train_denoiser(options const& o) {
   std::printf("loss on %lld test images: %.5f\n", static_cast<long long>(test.count), check.loss());
 }
 
-/// An image of the classifier's training: moved by up to a pixel each way. Not noisy ones: a network
-/// that learns to overlook noise cannot show the heads the noise of generated images.
+/// An image of the classifier's training: moved by up to a pixel each way. Not noisy ones: a
+/// network that learns to overlook noise cannot show the heads the noise of generated images.
 void augment(options const& o, std::int64_t step, std::int64_t sample, float* image) {
   std::array<float, demo::image_pixels> const original = [&] {
     std::array<float, demo::image_pixels> copy{};

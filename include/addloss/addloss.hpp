@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-/// Everything that needs no CUDA and no third party. Adapters for tensor types (adapters/), files of
-/// parameters (heads/head_file.hpp, heads/safetensors.hpp) and the test tools (testing/) are included
-/// by name.
+/// Everything that needs no CUDA and no third party. Adapters for tensor types (adapters/), files
+/// of parameters (heads/head_file.hpp, heads/safetensors.hpp) and the test tools (testing/) are
+/// included by name.
 #pragma once
 
 #include <addloss/version.hpp>

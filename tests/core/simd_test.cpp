@@ -114,7 +114,7 @@ TEST_CASE("each lane is the scalar operation, double") { check_operations<double
 namespace {
 
 /// The largest relative error of a function of floats over numbers of all magnitudes, NaN and
-/// infinities; infinite where a result is not of the right kind. Subnormal results may be off by one.
+/// infinities; infinite where a result is not of the right kind. Subnormals may be off by one.
 template <class Function, class Exact>
 double worst_error(Function function, Exact exact) {
   using pack = addloss::native_pack<float>;

@@ -6,9 +6,9 @@
 ///   check_layer<float>(layer, shape)     memory, null outputs
 ///   check_threads<T>(layer, shape)       same bits on 1, 2 and 3 threads; a shape of some 2^16
 ///   check_float(narrow, wide, shape)     a layer in float against the same layer in double
-/// Inputs, parameters and conditions are fixed random numbers of sizes in [1/16, 1), exact in float.
-/// Every pass, wherever it is called from, is also checked to write its outputs and nothing else:
-/// see `passes`. A failure names the pass and the output.
+/// Inputs, parameters and conditions are fixed random numbers of sizes in [1/16, 1), exact in
+/// float. Every pass, wherever it is called from, is also checked to write its outputs and nothing
+/// else: see `passes`. A failure names the pass and the output.
 ///
 /// Derivatives are compared with central differences of several steps and the best of them counts.
 /// A step that crosses a kink, or is too large or too small for the function, cannot make a right

@@ -29,8 +29,8 @@ static_assert(!layer<conv1d<float>, double>);
 static_assert(!layer<int, float>);
 
 /// Relative to the largest number of an output. Toom-Cook's method adds and subtracts more: on the
-/// cases below, where direct sums reach 7.9e-7 and 2.8e-15, it reaches 5.2e-6 and 8.7e-15; four times
-/// these.
+/// cases below, where direct sums reach 7.9e-7 and 2.8e-15, it reaches 5.2e-6 and 8.7e-15; four
+/// times these.
 template <class T>
 double tolerance(method m) {
   bool const narrow = std::is_same_v<T, float>;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/// A layer for tests of what is made of layers: it uses all that the contract offers, and is written
-/// without care for speed.
+/// A layer for tests of what is made of layers: it uses all that the contract offers, and is
+/// written without care for speed.
 ///
 ///   y = z^2 / 2 + s z,  z[b,:,l] = W x[b,:,l] + bias,  s[b] = u . c[b]
 /// c: the only condition, of u's size; s = 0 where that is 0. Parameters: weight [out, in], bias

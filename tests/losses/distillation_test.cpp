@@ -162,8 +162,8 @@ constexpr double tolerance = std::same_as<T, double>  ? 1e-12
                              : std::same_as<T, half>  ? 0x1p-10
                                                       : 0x1p-7;
 
-/// Values and gradients of a bound loss: sample b has the weight c(b), element (b, i) the difference
-/// r(b, i). `Reduction` is over the batch, `Elements` over a sample.
+/// Values and gradients of a bound loss: sample b has the weight c(b), element (b, i) the
+/// difference r(b, i). `Reduction` is over the batch, `Elements` over a sample.
 template <class X, class Reduction, class Elements, class Distance>
 void check_bound(auto const& bound, auto const& c, auto const& r, Distance distance,
                  std::vector<arithmetic_t<X>> const& upstream = {}) {
@@ -440,7 +440,7 @@ TEST_CASE("generated noise is the stored noise of the same key, bit for bit") {
     double const loss = run(stored.view(), type, gradients[0]);
     double const of_generated = run(normal_noise{key}, type, gradients[1]);
 #if defined(ADDLOSS_TEST_ON_GPU)
-    // Its threads share out generated elements otherwise than stored ones, and so the order of sums.
+    // Its threads share out generated elements otherwise than stored ones: another order of sums.
     CHECK(of_generated == Approx(loss).epsilon(1e-14));
 #else
     CHECK(of_generated == loss);

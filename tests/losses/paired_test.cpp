@@ -213,7 +213,7 @@ constexpr auto penalty = [](auto const& logits, auto const& perturbed) {
 };
 
 #if !defined(ADDLOSS_TEST_ON_GPU)
-/// exp and log1p of registers have errors of their own, 1e-7 and 1.5e-7, and round subnormal numbers.
+/// exp and log1p of registers have errors of their own, 1e-7 and 1.5e-7, and round subnormals.
 bool close(float a, float b) {
   float const rounding = 4e-7F * std::abs(b) + std::numeric_limits<float>::denorm_min();
   return a == b || std::abs(a - b) <= rounding || (std::isnan(a) && std::isnan(b));

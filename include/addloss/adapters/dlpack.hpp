@@ -4,12 +4,11 @@
 ///   dlpack_ptr<DLManagedTensorVersioned> const owner(exported);  // calls its deleter at its end
 ///   auto const student = from_dlpack<float const, 4, device_space>(*owner, "student");
 /// A DLTensor knows type, rank and device only when the program runs; from_dlpack checks them:
-/// | type   | code and bits are those of `T`, one lane; DLPack's bfloat and 16-bit float are bfloat16
-///            and half                                                                              |
-/// | device | host_space: CPU, also pinned or managed memory; device_space: CUDA, also managed       |
-/// | shape  | `Rank` extents >= 0 whose product fits 63 bits; without strides, row-major             |
-/// | memory | not null; aligned as T, byte_offset counted in                                         |
-/// | flags  | `T` must be const where the tensor is read-only                                        |
+/// | type   | code, bits of `T`, one lane; bfloat16 is DLPack's bfloat, half its float of 16 bits |
+/// | device | host_space: CPU, also pinned or managed memory; device_space: CUDA, also managed    |
+/// | shape  | `Rank` extents >= 0 whose product fits 63 bits; without strides, row-major          |
+/// | memory | not null; aligned as T, byte_offset counted in                                      |
+/// | flags  | `T` must be const where the tensor is read-only                                     |
 /// `name` stands for the tensor in errors. `device_id`: the GPU it must be on, or -1 for any.
 /// Works with the structs of DLPack 0.5 and later, and includes none: they are known by their
 /// members. Of managed tensors only `dl_tensor`, `version` and `flags` are read.
@@ -56,7 +55,7 @@ struct dlpack_deleter {
   }
 };
 
-/// Owns a managed tensor that was handed over, and gives it back once. The views must not outlive it.
+/// Owns a managed tensor that was handed over, and gives it back once. Views must not outlive it.
 template <dlpack_managed_tensor M>
 using dlpack_ptr = std::unique_ptr<M, dlpack_deleter>;
 

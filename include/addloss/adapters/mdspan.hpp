@@ -4,9 +4,9 @@
 ///   std::mdspan<float, std::dextents<int, 4>> const student(data, B, C, H, W);
 ///   value_and_grad(ctx, distillation{}(schedule, student, target, timesteps), loss, gradient);
 ///   auto const on_gpu = view<device_space>(images);  // whatever `images` says of its memory
-/// Shape, strides: those of the mdspan, whose layout must always have strides (right, left, stride).
-/// Elements are const where its element type is: a const mdspan can be written through. One whose
-/// accessor gives anything but the element itself is refused.
+/// Shape, strides: those of the mdspan, whose layout must always have strides (right, left,
+/// stride). Elements are const where its element type is: a const mdspan can be written through.
+/// One whose accessor gives anything but the element itself is refused.
 /// A batch [B, ...] must be of layout_right, or have samples without gaps.
 /// Space: an mdspan does not know whose memory it views. With std::default_accessor it is taken for
 /// the CPU's, as a pointer is; any other accessor may stand for a GPU's, and is not taken as it is.

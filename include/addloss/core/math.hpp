@@ -67,8 +67,8 @@ ADDLOSS_HOST_DEVICE inline T log1p(T x) {
 
 namespace detail {
 
-/// times * ln(1 + f) / f for f in [-0.25, 0.5): minimax polynomial, relative error 2.8e-8 but for the
-/// constants, which take `times` in. `Real`: float, or a vector of floats.
+/// times * ln(1 + f) / f for f in [-0.25, 0.5): minimax polynomial, relative error 2.8e-8 but for
+/// the constants, which take `times` in. `Real`: float, or a vector of floats.
 template <class Real>
 ADDLOSS_HOST_DEVICE ADDLOSS_INLINE Real log1p_quotient(Real f, float times = 1) {
   Real p = f * (times * 5.425942533e-02F) + times * -1.209152111e-01F;

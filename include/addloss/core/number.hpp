@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
-/// A setting that is one number: given by value, or by its address and read when the call is carried
-/// out.
+/// A setting that is one number: given by value, or by its address and read when the call is
+/// carried out.
 ///
 ///   r1{.gamma = 1e-5}
 ///   r1{.gamma = number_at{gamma}}     double const* gamma, in the memory of the tensors
 /// A captured CUDA graph keeps the first; the second it reads anew whenever it is replayed.
-/// What is read on a GPU cannot be checked there: a weight below 0 is not refused, NaN goes on to the
-/// loss and its gradients.
+/// What is read on a GPU cannot be checked there: a weight below 0 is not refused, NaN goes on to
+/// the loss and its gradients.
 #pragma once
 
 #include <concepts>

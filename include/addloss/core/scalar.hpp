@@ -95,8 +95,8 @@ struct __attribute__((__may_alias__)) bfloat16 {
   }
 };
 
-/// The type here that has the bits of `T`: `T` itself, unless an adapter says so of another library's
-/// half type.
+/// The type here that has the bits of `T`: `T` itself, unless an adapter says so of another
+/// library's half type.
 template <class T>
 struct stored_scalar {
   using type = T;

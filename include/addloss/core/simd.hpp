@@ -3,8 +3,8 @@
 ///
 /// Written with the vector extensions of g++ and clang, so one source serves every instruction set
 /// and no compiler flag is needed to vectorise. Every operation is the IEEE operation on each lane,
-/// so results do not depend on the width. exp and log1p of floats are computed on all lanes at once,
-/// with relative errors below 1.5e-7; those of doubles are the scalar functions, lane by lane.
+/// so results do not depend on the width. exp and log1p of floats are computed on all lanes at
+/// once, with relative errors below 1.5e-7; of doubles they are the scalar functions, lane by lane.
 #pragma once
 
 #include <cstdint>

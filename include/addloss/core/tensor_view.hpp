@@ -101,7 +101,8 @@ constexpr void write_dense_strides(std::int64_t const* extents, int rank, std::i
 
 /// A dense row-major view: the last extent is contiguous. `view(pointer, 8, 4, 64, 64)`
 /// Half types of other libraries whose adapter is included become those of this one.
-/// Errors: a negative extent; extents whose product does not fit 63 bits. One of 0 is an empty tensor.
+/// An extent of 0 makes an empty tensor.
+/// Errors: a negative extent; extents whose product does not fit 63 bits.
 template <class Space = host_space, class T, std::integral... Extents>
 constexpr tensor_view<stored_t<T>, static_cast<int>(sizeof...(Extents)), Space> view(
     T* data, Extents... extents) {

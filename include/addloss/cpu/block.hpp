@@ -138,7 +138,7 @@ struct block_runner {
         pack const operand[] = {load_pack<pack>(from + offset)...};
         result[quarter] = element(operand);
       }
-      // After the loads: a load that follows a store to the same place of another page waits for it.
+      // After the loads: one that follows a store to the same place of another page waits for it.
       if constexpr (Store != store_kind::none) {
         ADDLOSS_UNROLL(4)
         for (int quarter = 0; quarter < 4; ++quarter) {

@@ -4,10 +4,10 @@
 ///
 ///   losses(ctx)                          the context that losses run in
 ///   check_losses<T>(ctx, features, logits)  refuses what they would refuse of a context
-///   each_element(ctx, size, body)        body(i) for i in [0, size); the body is a named functor that
-///                                        host and device can call
-///   remakes_gradients                    whether gradients that cheap layers give are made again when
-///                                        they are wanted, which costs time, rather than kept
+///   each_element(ctx, size, body)        body(i) for i in [0, size); `body`: a named functor that host
+///                                        and device can call
+///   remakes_gradients                    whether gradients that cheap layers give are made again
+///                                        when they are wanted, for memory, or kept, for time
 ///   feature_numbers(shape)               memory that one of the next three needs
 ///   read_features(ctx, shape, x, m)      features [B, C, L] as layers read them: x itself, or m
 ///   gradient_memory(x_bar, m)            where layers write their gradient: x_bar itself, or m
@@ -47,8 +47,8 @@ struct head_executor<cpu_context> {
   static void each_element(cpu_context const& ctx, std::int64_t size, Body const& body) {
     constexpr std::int64_t piece = 4096;
     detail::each_task(ctx, (size + piece - 1) / piece, size, [&](std::int64_t task) {
-      // A copy: what the loop writes could otherwise lie over the members of `body`, and it would read
-      // them again for each element.
+      // A copy: what the loop writes could otherwise lie over the members of `body`, and it would
+      // read them again for each element.
       Body const local = body;
       std::int64_t const last = size - task * piece < piece ? size : (task + 1) * piece;
       for (std::int64_t i = task * piece; i < last; ++i) local(i);

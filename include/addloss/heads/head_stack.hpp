@@ -20,8 +20,8 @@
 /// functions of the shapes alone, and nothing is allocated in a call.
 /// Same bits for any number of threads. The steps need cpu/executor.hpp, which addloss.hpp has.
 /// Another back end (on a GPU: cuda_heads.cuh) runs the same stack: features, parameters, state,
-/// gradients, conditions, workspace, statistics and penalties then lie in its memory, and so does the
-/// result, whose address is the last argument of a step. Workspaces are asked for its context,
+/// gradients, conditions, workspace, statistics and penalties then lie in its memory, and so does
+/// the result, whose address is the last argument of a step. Workspaces are asked for its context,
 /// `discriminator_workspace<Context>(...)`. What lies there is not looked at: parameters or state
 /// that are not finite spoil logits and gradients, and are counted with those.
 /// Errors, raised before anything is written: shapes, numbers of heads and conditions, sizes of
@@ -613,8 +613,8 @@ class head_stack {
     head_on<Context>::tangent_backward(head, ctx, pass);
   }
 
-  /// Adds `weight` times a loss to `total`, and its count to options.non_finite. Gradients are times
-  /// `weight`, too.
+  /// Adds `weight` times a loss to `total`, and its count to options.non_finite. Gradients are
+  /// times `weight`, too.
   template <class Context, class Loss>
   // NOLINTNEXTLINE(readability-non-const-parameter): written through the view
   static void add_loss(Context const& ctx, Loss const& loss, double weight, double* total,

@@ -10,18 +10,19 @@
 ///   matrix_product(ctx, view(x, rows, in), transposed(view(w, out, in)), view(y, rows, out),
 ///                  {.column_bias = bias});
 ///
-/// In the arithmetic of T. Order of sums: terms are summed from 0 in blocks of 384, one by one (with
-/// a fused multiply-add where the instruction set has one), and the blocks' sums added in order to
-/// C + r + s. It depends on k alone: same bits for any number of threads, SIMD width and position in
-/// memory. NaN and infinity go where the formula says. Nothing is allocated; a thread takes up to
-/// 75 KiB of its stack.
-/// Errors, before anything is written: extents that do not fit, columns of C that are not contiguous.
+/// In the arithmetic of T. Order of sums: terms are summed from 0 in blocks of 384, one by one
+/// (with a fused multiply-add where the instruction set has one), and the blocks' sums added in
+/// order to C + r + s. It depends on k alone: same bits for any number of threads, SIMD width and
+/// position in memory. NaN and infinity go where the formula says. Nothing is allocated; a thread
+/// takes up to 75 KiB of its stack.
+/// Errors, before anything is written: extents that do not fit, columns of C that are not
+/// contiguous.
 /// Speed: bench_heads_matrix_product, beside Eigen 3.4. On one thread of a Zen 4 EPYC, g++ 12 -O3
 /// -march=native, 93 to 110 of 117 GFLOP/s with float, 1.2 to 1.3 times as fast; as fast with SSE2.
 ///
-/// How: a panel of B (384 x 48 floats with AVX-512) is copied to the stack, where it stays in the first
-/// caches; rows of A, eight at a time, are multiplied with it as they lie in memory, the sums in
-/// registers. Convolutions, whose A has no strides, pack it first (`detail::multiply`).
+/// How: a panel of B (384 x 48 floats with AVX-512) is copied to the stack, where it stays in the
+/// first caches; rows of A, eight at a time, are multiplied with it as they lie in memory, the sums
+/// in registers. Convolutions, whose A has no strides, pack it first (`detail::multiply`).
 /// Source of the method: Goto, van de Geijn, Anatomy of High-Performance Matrix Multiplication,
 /// 2008, with the roles of A and B exchanged.
 #pragma once
@@ -104,8 +105,8 @@ struct product_destination {
   bool accumulate;  ///< add to C; without, it is not read
 };
 
-/// Rows of C and up to Vectors vectors of columns, for one block of the depth. `b` is packed, `column`
-/// as above; the first `rows` rows and `columns` columns are stored.
+/// Rows of C and up to Vectors vectors of columns, for one block of the depth. `b` is packed,
+/// `column` as above; the first `rows` rows and `columns` columns are stored.
 template <arithmetic_scalar T, int Rows, int Vectors, class A>
 [[gnu::noinline]] void multiply_tile(std::int64_t depth, A a, T const* b,
                                      product_destination<T> const& c, std::int64_t first_row,
@@ -170,8 +171,8 @@ template <arithmetic_scalar T, int Rows, int Vectors, class A>
   }
 }
 
-/// A as convolutions have it: element (row, p) lies at row * row_stride + (p / minor) * major_stride
-/// + (p % minor) * minor_stride.
+/// A as convolutions have it: element (row, p) lies at row * row_stride + (p / minor) *
+/// major_stride + (p % minor) * minor_stride.
 template <arithmetic_scalar T>
 struct left_matrix {
   T const* data;

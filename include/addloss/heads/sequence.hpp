@@ -8,8 +8,8 @@
 /// A pass is that pass of each layer, from front to back or from back to front. Kept: what each
 /// layer keeps, and of all outputs but the last their values (saved), tangents (saved_dot) and
 /// gradients (saved_bar). On the CPU gradients that a layer with in_place gives are made again when
-/// they are wanted, and those of the last pass lie over outputs that are used up; the workspace is the
-/// largest of the layers', and room for gradients that find no such place.
+/// they are wanted, and those of the last pass lie over outputs that are used up; the workspace is
+/// the largest of the layers', and room for gradients that find no such place.
 /// All layers get the same conditions: those that read any must agree in their sizes.
 /// Errors: names too long for `name_capacity` (when made); output_shape: those of the layers, and
 /// conditions of other sizes than those of a layer before.

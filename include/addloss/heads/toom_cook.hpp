@@ -36,7 +36,7 @@
 namespace addloss::detail {
 
 /// A^T [outputs, points], G [points, 3] and B^T [points, points] of F(6, 3). The rows of G at x and
-/// -x differ in the sign of their odd column alone: weights of such points are transformed together.
+/// -x differ in the sign of their odd column alone: such points are transformed together.
 struct outer_toom_cook {
   static constexpr int outputs = 6;
   static constexpr int points = 8;

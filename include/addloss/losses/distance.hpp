@@ -9,7 +9,7 @@
 /// same call operator and, if it has settings to refuse, `check(function)`.
 /// Errors, where a loss is evaluated: c that is not a finite number > 0.
 /// Sources: squared: ADD, Sauer et al. 2023, eq. 4; pseudo_huber: Song, Dhariwal, Improved
-/// Techniques for Training Consistency Models, 2023, eq. 7, per element.
+/// Techniques for Training Consistency Models, 2023, section 3.3 (of whole images there).
 #pragma once
 
 #include <cmath>

@@ -37,8 +37,8 @@ struct teacher_predictions {
   noise_source<T, Space> noise{};  ///< the noise in x_t: stored, or normal_noise{key}
   rows<T const, Space> conditional{};  ///< c
   rows<T const, Space> unconditional{};  ///< u; may be absent where guidance_scale is 1
-  /// Prediction for a negative prompt; read by nfsd only, for t >= its threshold. On a GPU it must be
-  /// there whatever the timesteps, as they are not read before the kernel runs.
+  /// Prediction for a negative prompt; read by nfsd only, for t >= its threshold. On a GPU it must
+  /// be there whatever the timesteps, as they are not read before the kernel runs.
   rows<T const, Space> negative{};
   double guidance_scale = 1;  ///< s
 };

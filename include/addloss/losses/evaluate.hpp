@@ -4,10 +4,10 @@
 ///   value<Reduction>(ctx, loss, value)
 ///   grad<Reduction>(ctx, loss, gradient, options)
 ///   value_and_grad<Reduction>(ctx, loss, value, gradient, options)
-/// `loss` is a loss bound to its inputs (`distillation{}(...)`, `adversarial{}.generator(...)`, ...).
+/// `loss` is a loss bound to its inputs: `distillation{}(...)`, `adversarial{}.generator(...)`.
 /// `Reduction` over the batch: mean (default), sum, or per_sample.
-/// Gradients are those of the reduced loss, times `upstream` of the sample and `grad_scale`; they
-/// overwrite, or add: `accumulate(...)` around a tensor, `.accumulate = true` beside those of heads.
+/// Gradients are those of the reduced loss, times `upstream` of the sample and `grad_scale`. They
+/// overwrite, or add: `accumulate(...)` around a tensor, `.accumulate = true` beside heads' tensors.
 /// A gradient may be written over the tensor it is the gradient of; other overlap is not allowed.
 /// All arguments are checked before the first write. Inputs are never written. No allocation.
 #pragma once

@@ -51,8 +51,8 @@ void check_batch(char const* function, argument_name argument, rows<T, Space> co
   }
 }
 
-/// The rows of each head. `collapsed`: all elements of a head are one row, as no sample needs a sum of
-/// its own.
+/// The rows of each head. `collapsed`: all elements of a head are one row, as no sample needs a sum
+/// of its own.
 struct head_batch {
   std::int64_t samples = 0;
   bool collapsed = false;

@@ -10,8 +10,8 @@
 /// both, `first` for a and `second` for b: both or none. NaN in either gives NaN in the loss and in
 /// both gradients. Reductions, determinism and errors as in losses/adversarial.hpp.
 /// Sources: relativistic pairing: Huang, Gokaslan, Kuleshov, Tompkin, The GAN is dead; long live
-/// the GAN! (R3GAN), 2024, eq. 3; approximate R1: Lin et al., Diffusion Adversarial Post-Training
-/// (APT), 2025, eq. 7.
+/// the GAN! (R3GAN), 2024, section 2; approximate R1: Lin et al., Diffusion Adversarial
+/// Post-Training for One-Step Video Generation (APT), 2025, section 3.
 #pragma once
 
 #include <cstdint>

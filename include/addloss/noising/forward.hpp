@@ -74,8 +74,8 @@ struct combination_pass_base {
   ADDLOSS_HOST_DEVICE void finish(double /*value*/, double /*bad*/) const {}
 };
 
-/// out = a first + b second, (a, b) of each row given by `Coefficients`. `Second`: an operand, stored
-/// or generated.
+/// out = a first + b second, (a, b) of each row given by `Coefficients`. `Second`: an operand,
+/// stored or generated.
 template <class Coefficients, class Schedule, class X, class Second, class Out>
 struct combination_pass : combination_pass_base<Out> {
   using typename combination_pass_base<Out>::arithmetic;

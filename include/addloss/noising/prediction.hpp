@@ -2,15 +2,16 @@
 /// What a network predicts, and how each prediction turns into the others.
 ///
 /// x_t = alpha x_0 + sigma eps. All conversions are linear in x_t and the prediction p:
-/// | policy             | p                        | x_0                     | eps                        |
-/// | epsilon_prediction | eps                      | (x_t - sigma p) / alpha | p                          |
-/// | v_prediction       | alpha eps - sigma x_0    | alpha x_t - sigma p     | sigma x_t + alpha p        |
-/// | sample_prediction  | x_0                      | p                       | (x_t - alpha p) / sigma    |
-/// | flow_prediction    | eps - x_0                | x_t - sigma p           | x_t + alpha p              |
+/// | policy             | p                     | x_0                   | eps                   |
+/// | epsilon_prediction | eps                   | (x_t - sigma p)/alpha | p                     |
+/// | v_prediction       | alpha eps - sigma x_0 | alpha x_t - sigma p   | sigma x_t + alpha p   |
+/// | sample_prediction  | x_0                   | p                     | (x_t - alpha p)/sigma |
+/// | flow_prediction    | eps - x_0             | x_t - sigma p         | x_t + alpha p         |
 /// v assumes alpha^2 + sigma^2 = 1, flow assumes alpha + sigma = 1 (rectified flow).
 ///
-/// `residual` gives x_0 - x_0(p) for x_t = alpha x_0 + sigma eps: the difference that a distillation
-/// loss measures, as scale * (student x_0 + noise eps + prediction p), free of cancellation.
+/// `residual` gives x_0 - x_0(p) for x_t = alpha x_0 + sigma eps: the difference that a
+/// distillation loss measures, as scale * (student x_0 + noise eps + prediction p), free of
+/// cancellation.
 /// Sources: eps: Ho, Jain, Abbeel, Denoising Diffusion Probabilistic Models, 2020; v: Salimans, Ho,
 /// Progressive Distillation, 2022, appendix D; flow: Liu, Gong, Liu, Rectified Flow, 2022.
 #pragma once

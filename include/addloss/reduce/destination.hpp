@@ -19,8 +19,8 @@ struct sum_and_count {
   std::int64_t count = 0;
 };
 
-/// A scalar variable or tensor of rank 0 (for `mean` and `sum`), a tensor [B] (for `per_sample`), or
-/// a `sum_and_count` (for `sum`; on a GPU a pointer to one there). Default-constructed: absent.
+/// A scalar variable or tensor of rank 0 (for `mean` and `sum`), a tensor [B] (for `per_sample`),
+/// or a `sum_and_count` (for `sum`; on a GPU a pointer to one there). Default-constructed: absent.
 template <class T, class Space = host_space>
 struct destination {
   T* scalar = nullptr;

@@ -14,10 +14,11 @@ namespace addloss {
 
 /// Standard normal noise as a pure function of its address; nothing is stored.
 ///
-/// Element i of sample b takes its number from Philox block (i / 64) * 16 + i mod 16 of that sample,
-/// word pair (i / 32) mod 2, by Box-Muller: cosine for even (i / 16) mod 2, sine for odd. So 64
-/// consecutive elements use 16 blocks whole, and neither SIMD lanes nor GPU threads waste a word.
-/// Range of |noise|: 0 to 6.77. Samples hold at most 2^34 elements; first_sample + b fits 32 bits.
+/// Element i of sample b takes its number from Philox block (i / 64) * 16 + i mod 16 of that
+/// sample, word pair (i / 32) mod 2, by Box-Muller: cosine for even (i / 16) mod 2, sine for odd.
+/// So 64 consecutive elements use 16 blocks whole, and neither SIMD lanes nor GPU threads waste a
+/// word. Range of |noise|: 0 to 6.77. Samples hold at most 2^34 elements; first_sample + b fits 32
+/// bits.
 struct normal_noise {
   random_key key;
 };

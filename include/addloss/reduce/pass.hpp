@@ -2,8 +2,9 @@
 /// The one skeleton that every loss runs on: one pass over the rows of a batch that reads operands,
 /// writes outputs element by element, and sums.
 ///
-/// A *pass* is a trivially copyable description that `executor<Context>::run(context, pass)` carries
-/// out. It consists of *parts* (one for most losses; a head and side each for adversarial losses):
+/// A *pass* is a trivially copyable description that `executor<Context>::run(context, pass)`
+/// carries out. It consists of *parts* (one for most losses; a head and side each for adversarial
+/// losses):
 ///
 ///   arithmetic                  float or double
 ///   operand_count               tensors read per element
@@ -25,8 +26,8 @@
 ///                               order; then parts have as many rows each
 ///   finish_part(part, double const* totals)   once, the totals over all rows: the sums, the
 ///                               tallies, the number of non-finite elements
-///   finish(value, bad)          once: the weighted losses of all rows and the numbers of non-finite
-///                               elements, added up. (A GPU leaves these five out of a pass without
+///   finish(value, bad)          once: the weighted losses of all rows, and the numbers of
+///                               non-finite elements, added up. (A GPU leaves these five out of a pass without
 ///                               sums and tallies.)
 /// For a GPU all of these are ADDLOSS_HOST_DEVICE; the host calls `parts`, `extent` and `operand`,
 /// which read no tensor where noise is concerned.

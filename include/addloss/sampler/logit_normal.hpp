@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// Integer timesteps whose logit is normal: t = floor(T / (1 + e^-z)), z ~ N(mean, stddev^2).
-/// Source: Esser et al., Scaling Rectified Flow Transformers, 2024, eq. 19; the teacher of LADD, Sauer
-/// et al. 2024, uses mean 1, stddev 1.
+/// Source: Esser et al., Scaling Rectified Flow Transformers, 2024, eq. 19; the teacher of LADD,
+/// Sauer et al. 2024, uses mean 1, stddev 1.
 #pragma once
 
 #include <cmath>

@@ -6,12 +6,12 @@
 ///   turbo(n)     the last n of ..., T - 201, T - 101, T - 1: 699 799 899 999 for n = 4, what the
 ///                released SDXL-Turbo samples at
 /// Drawn uniformly, or with weights. A student that starts from pure noise needs T - 1 in its set;
-/// without it the student is trained for image-to-image use only, where sampling begins from a noised
-/// image.
+/// without it the student is trained for image-to-image use only, where sampling begins from a
+/// noised image.
 /// Errors: no timestep or more than `capacity`, not strictly rising, negative; weights of another
 /// count, negative, not finite (or their sum is not), or all 0.
-/// Source: Sauer et al., Adversarial Diffusion Distillation, 2023, section 3.1; weights: Sauer et al.,
-/// Latent Adversarial Diffusion Distillation, 2024, section 3.2.
+/// Source: Sauer et al., Adversarial Diffusion Distillation, 2023, section 3.1; weights: Sauer et
+/// al., Latent Adversarial Diffusion Distillation, 2024, section 3.2.
 #pragma once
 
 #include <cstdint>

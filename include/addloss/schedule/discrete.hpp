@@ -9,8 +9,8 @@
 /// Built in double on the host. The papers' timestep 1 .. T is t + 1 here.
 /// Errors: fewer than one timestep, a beta outside (0, 1), a table that is not in [0, 1].
 /// Sources: linear: Ho, Jain, Abbeel, DDPM, 2020; scaled linear: Rombach et al., Latent Diffusion,
-/// 2022; cosine: Nichol, Dhariwal, Improved DDPM, 2021, eq. 17; zero terminal SNR: Lin et al., Common
-/// Diffusion Noise Schedules and Sample Steps are Flawed, 2023, algorithm 1.
+/// 2022; cosine: Nichol, Dhariwal, Improved DDPM, 2021, eq. 17; zero terminal SNR: Lin et al.,
+/// Common Diffusion Noise Schedules and Sample Steps are Flawed, 2023, algorithm 1.
 #pragma once
 
 #include <cmath>

@@ -5,8 +5,8 @@
 /// | rectified_flow | t in [0, 1]   | 1 - t' | t', t' = s t / (1 + (s - 1) t)    |
 /// | trigflow       | t in [0, pi/2]| cos t  | sin t                             |
 /// Errors: a time out of range; a shift that is not finite and > 0.
-/// Sources: Liu, Gong, Liu, Flow Straight and Fast, 2022; shift: Esser et al., Scaling Rectified Flow
-/// Transformers, 2024, eq. 23; Lu, Song, Simplifying Continuous-Time Consistency Models, 2024.
+/// Sources: Liu, Gong, Liu, Flow Straight and Fast, 2022; shift: Esser et al., Scaling Rectified
+/// Flow Transformers, 2024, eq. 23; Lu, Song, Simplifying Continuous-Time Consistency Models, 2024.
 #pragma once
 
 #include <cmath>

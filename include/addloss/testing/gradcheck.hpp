@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-/// Compares a gradient with central finite differences, for tests of losses, yours or the library's.
+/// Compares a gradient with central finite differences, for tests of losses, yours too.
 ///
 ///   d_i = (f(x + h e_i) - f(x - h e_i)) / 2h,  error_i = |g_i - d_i| / max(|g_i|, |d_i|, floor)
-/// f: any function of x in R^n, evaluated 2n times; g: the gradient to test; h: `step`, in the units
-/// of x. The truncation error of d is about h^2 f''' / 6 and its rounding error about eps |f| / h,
-/// so for f in double 1e-5 suits x of order 1, and for f in float 1e-2 or more. Keep x further than
-/// h from any kink of f. NaN or infinity in g or d is an infinite error.
+/// f: any function of x in R^n, evaluated 2n times; g: the gradient to test; h: `step`, in the
+/// units of x. The truncation error of d is about h^2 f''' / 6 and its rounding error about eps |f|
+/// / h, so for f in double 1e-5 suits x of order 1, and for f in float 1e-2 or more. Keep x further
+/// than h from any kink of f. NaN or infinity in g or d is an infinite error.
 /// x is written while f is evaluated, and restored bit for bit, unless f throws.
 /// Errors: g and x of different sizes; a step or a floor that is not a positive finite number.
 #pragma once

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/// Noise-free score distillation: the weight of sds, and another residual (losses/distillation.hpp).
+/// Noise-free score distillation: the weight of sds, and another residual
+/// (losses/distillation.hpp).
 ///
 /// From raw predictions, eps_hat - eps is replaced by delta_D + s delta_C with delta_C = c - u and
 /// delta_D = u for t < negative_threshold, else u - negative. From a target it is sds.

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 /// Weightings by the signal-to-noise ratio.
 ///
-/// | weighting | c(t)                        | source                                          |
-/// | snr       | alpha^2 / sigma^2           | Salimans, Ho, Progressive Distillation, 2022    |
-/// | min_snr   | min(alpha^2 / sigma^2, gamma) | Hang et al., Efficient Diffusion Training via Min-SNR Weighting, 2023 |
+/// | weighting | c(t)                          | source |
+/// | snr       | alpha^2 / sigma^2             | [1]    |
+/// | min_snr   | min(alpha^2 / sigma^2, gamma) | [2]    |
 /// snr is infinite at sigma = 0.
 /// Errors, where a loss is evaluated: gamma that is not > 0.
+/// Sources: [1] Salimans, Ho, Progressive Distillation, 2022; [2] Hang et al., Efficient Diffusion
+/// Training via Min-SNR Weighting, 2023.
 #pragma once
 
 #include <addloss/core/error.hpp>
