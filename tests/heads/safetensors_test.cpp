@@ -2,6 +2,7 @@
 #include <addloss/heads/safetensors.hpp>
 
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <bit>
@@ -235,6 +236,9 @@ TEST_CASE("a loader reports what does not match") {
   CHECK(contains(error_of([&] { load_safetensors(place.file("none"), p.loaded()); }),
                  "none (expected a readable file, got No such file"));
   CHECK(contains(error_of([&] { load_safetensors(place.path, p.loaded()); }),
+                 "(expected a file, got something else)"));
+  REQUIRE(::mkfifo(place.file("pipe").c_str(), 0600) == 0);
+  CHECK(contains(error_of([&] { load_safetensors(place.file("pipe"), p.loaded()); }),
                  "(expected a file, got something else)"));
   CHECK(contains(load_error(place.file(), "1234567"), "(expected 8 bytes or more, got 7)"));
 }

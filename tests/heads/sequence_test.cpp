@@ -185,6 +185,10 @@ TEST_CASE("a sequence names its parameters") {
   CHECK(std::string(plain.parameter(0).name) == "1.weight");
   CHECK(std::string(plain.parameter(2).name) == "b.weight");
   CHECK(plain.parameter(2).offset == 9);
+  for (int i : {-1, 4}) {
+    CHECK(error_of([&] { (void)plain.parameter(i); }) ==
+          "sequence::parameter: i (expected 0 to 3, got " + std::to_string(i) + ")");
+  }
 }
 
 TEST_CASE("a name lives in the sequence, not where it came from") {

@@ -588,7 +588,8 @@ inline safetensors_metadata load_safetensors(std::string const& path,
   std::vector<std::int64_t> const bytes = detail::check_tensors(function, tensors);
 
   detail::open_file file;
-  file.descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // A pipe without a writer would block; files do not mind.
+  file.descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   struct stat status {};
   if (file.descriptor < 0 || ::fstat(file.descriptor, &status) != 0) {
     detail::fail_system(function, path, "a readable file", errno);

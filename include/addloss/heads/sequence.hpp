@@ -12,7 +12,7 @@
 /// the largest of the layers', and room for gradients that find no such place.
 /// All layers get the same conditions: those that read any must agree in their sizes.
 /// Errors: names too long for `name_capacity` (when made); output_shape: those of the layers, and
-/// conditions of other sizes than those of a layer before.
+/// conditions of other sizes than those of a layer before; parameter: a number that is none.
 #pragma once
 
 #include <array>
@@ -100,6 +100,10 @@ class sequence {
     return std::apply([](auto const&... l) { return (l.parameters() + ...); }, layers_);
   }
   [[nodiscard]] parameter_view parameter(int i) const {
+    if (i < 0 || i >= parameters()) {
+      detail::fail("sequence::parameter", "i", detail::text() << "0 to " << parameters() - 1,
+                   detail::text() << i);
+    }
     parameter_view result{};
     std::int64_t offset = 0;
     int first = 0;
