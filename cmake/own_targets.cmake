@@ -12,6 +12,14 @@ set(ADDLOSS_STRICT_WARNINGS
     -Wconversion
     -Wsign-conversion
     -Wshadow
+    -Wold-style-cast
+    -Wcast-align
+    -Wformat=2
+    -Wextra-semi
+    -Wundef
+    -Wnon-virtual-dtor
+    -Woverloaded-virtual
+    -Wzero-as-null-pointer-constant
     -Werror)
 
 # addloss_own_options(<target>): strict warnings, addloss, and OpenMP and Eigen where they were found.

@@ -7,6 +7,7 @@
 /// allocates and copying one never throws.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <exception>
@@ -51,15 +52,19 @@ class text {
   text() noexcept { buffer_[0] = '\0'; }
   text(char const* piece) noexcept : text() { *this << piece; }  // NOLINT(*-explicit-*)
 
-  text& operator<<(char const* piece) noexcept { return print("%s", piece); }
+  text& operator<<(char const* piece) noexcept {
+    return added(std::snprintf(end(), room(), "%s", piece));
+  }
   text& operator<<(text const& piece) noexcept {
     // A copy, as a text may be added to itself.
     text const copy = piece;
-    return print("%s", copy.buffer_);
+    return *this << copy.buffer_;
   }
-  text& operator<<(double number) noexcept { return print("%.17g", number); }
+  text& operator<<(double number) noexcept {
+    return added(std::snprintf(end(), room(), "%.17g", number));
+  }
   text& operator<<(std::int64_t number) noexcept {
-    return print("%lld", static_cast<long long>(number));
+    return added(std::snprintf(end(), room(), "%lld", static_cast<long long>(number)));
   }
   text& operator<<(int number) noexcept { return *this << static_cast<std::int64_t>(number); }
   text& operator<<(argument_name argument) noexcept {
@@ -70,11 +75,12 @@ class text {
   [[nodiscard]] char const* c_str() const noexcept { return buffer_; }
 
  private:
-  template <class Piece>
-  text& print(char const* format, Piece piece) noexcept {
-    int const written = std::snprintf(buffer_ + length_, sizeof buffer_ - length_, format, piece);
-    if (written > 0) {
-      length_ += static_cast<unsigned>(written);
+  [[nodiscard]] char* end() noexcept { return buffer_ + length_; }
+  [[nodiscard]] std::size_t room() const noexcept { return sizeof buffer_ - length_; }
+  /// `count`: characters that there were to print.
+  text& added(int count) noexcept {
+    if (count > 0) {
+      length_ += static_cast<unsigned>(count);
       if (length_ >= sizeof buffer_) length_ = sizeof buffer_ - 1;
     }
     return *this;

@@ -49,7 +49,7 @@ ADDLOSS_HOST_DEVICE constexpr std::uint16_t half_bits(float x) {
 }
 
 ADDLOSS_HOST_DEVICE constexpr float float_from_half_bits(std::uint16_t bits) {
-  std::uint32_t const sign = static_cast<std::uint32_t>(bits & 0x8000U) << 16;
+  std::uint32_t const sign = (bits & 0x8000U) << 16;
   std::uint32_t const exponent = (bits >> 10) & 0x1fU;
   std::uint32_t const mantissa = bits & 0x3ffU;
   if (exponent == 31) return bits_as<float>(sign | 0x7f800000U | (mantissa << 13));

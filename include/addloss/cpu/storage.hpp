@@ -55,11 +55,12 @@ ADDLOSS_INLINE V upper_halves(typename bits_of<V>::narrow x,
                               std::index_sequence<Half...> /*halves*/) {
 #if defined(__CUDACC__)
   // What nvcc makes of __builtin_shufflevector with a parameter pack does not compile.
-  return V((typename V::vector)(__builtin_convertvector(x, typename bits_of<V>::wide) << 16));
+  return V(reinterpret_cast<typename V::vector>(
+      __builtin_convertvector(x, typename bits_of<V>::wide) << 16));
 #else
   using halves = typename bits_of<V>::narrow;
-  return V((typename V::vector)__builtin_shufflevector(
-      halves{}, x, (static_cast<int>(Half) / 2 + (Half % 2 == 0 ? 0 : V::width))...));
+  return V(reinterpret_cast<typename V::vector>(__builtin_shufflevector(
+      halves{}, x, (static_cast<int>(Half) / 2 + (Half % 2 == 0 ? 0 : V::width))...)));
 #endif
 }
 
@@ -74,11 +75,13 @@ template <class V>
 ADDLOSS_INLINE void store_bfloat16(bfloat16* to, V x) {
   using bits = bits_of<V>;
   using wide = typename bits::wide;
-  wide const exact = (wide)x.lanes;
-  V const rounded((typename V::vector)(exact + 0x7fffU + ((exact >> 16) & 1U)));
+  wide const exact = reinterpret_cast<wide>(x.lanes);
+  V const rounded(reinterpret_cast<typename V::vector>(exact + 0x7fffU + ((exact >> 16) & 1U)));
   // NaN stays NaN: quiet, with the upper bits of its payload.
-  V const result = select(is_nan(x), V((typename V::vector)(exact | 0x400000U)), rounded);
-  auto const stored = __builtin_convertvector((wide)result.lanes >> 16, typename bits::narrow);
+  V const result =
+      select(is_nan(x), V(reinterpret_cast<typename V::vector>(exact | 0x400000U)), rounded);
+  auto const stored =
+      __builtin_convertvector(reinterpret_cast<wide>(result.lanes) >> 16, typename bits::narrow);
   std::memcpy(static_cast<void*>(to), &stored, sizeof stored);
 }
 
@@ -94,19 +97,21 @@ ADDLOSS_INLINE V load_half(half const* from) {
 #else
   constexpr auto every_lane = static_cast<std::int16_t>(all_lanes);  // the type g++ gave it
 #endif
-  return V((vector)__builtin_ia32_vcvtph2ps512_mask((typename bits::f16c)stored, vector{},
-                                                    every_lane, 4));
+  return V(reinterpret_cast<vector>(__builtin_ia32_vcvtph2ps512_mask(
+      reinterpret_cast<typename bits::f16c>(stored), vector{}, every_lane, 4)));
 #elif defined(__F16C__) && ADDLOSS_SIMD_BYTES == 32
-  return V((typename V::vector)__builtin_ia32_vcvtph2ps256((typename bits::f16c)stored));
+  return V(reinterpret_cast<typename V::vector>(
+      __builtin_ia32_vcvtph2ps256(reinterpret_cast<typename bits::f16c>(stored))));
 #else
   using wide = typename bits::wide;
   wide const all = __builtin_convertvector(stored, wide);
   wide const sign = (all & 0x8000U) << 16;
   wide const magnitude = all & 0x7fffU;
   // The product moves the exponent from bias 15 to bias 127, of subnormal numbers too.
-  auto const scaled = (wide)((typename V::vector)(magnitude << 13) * 0x1p112F);
-  wide const special = (wide)(magnitude >= 0x7c00U) & 0x7f800000U;
-  return V((typename V::vector)(scaled | special | sign));
+  auto const scaled =
+      reinterpret_cast<wide>(reinterpret_cast<typename V::vector>(magnitude << 13) * 0x1p112F);
+  wide const special = reinterpret_cast<wide>(magnitude >= 0x7c00U) & 0x7f800000U;
+  return V(reinterpret_cast<typename V::vector>(scaled | special | sign));
 #endif
 }
 
@@ -121,16 +126,18 @@ ADDLOSS_INLINE void store_half(half* to, V x) {
   using bits = bits_of<V>;
   using wide = typename bits::wide;
   using ordered = typename bits::ordered;
-  wide const all = (wide)x.lanes;
+  wide const all = reinterpret_cast<wide>(x.lanes);
   wide const magnitude = all & 0x7fffffffU;
   wide const sign = (all ^ magnitude) >> 16;
   // Normal: bias 127 becomes 15, half of the 13 dropped bits (less one, ties to even) is added.
   wide const normal = (magnitude + ((magnitude >> 13) & 1U) + (0xfffU - (112U << 23))) >> 13;
   // Subnormal: the sum with 0.5 rounds to multiples of 2^-24.
-  wide const subnormal = (wide)((typename V::vector)magnitude + 0.5F) - 0x3f000000U;
-  wide const is_subnormal = (wide)((ordered)magnitude < 0x38800000);
-  wide const is_large = (wide)((ordered)magnitude >= 0x477ff000);
-  wide const is_nan = (wide)((ordered)magnitude > 0x7f800000);
+  wide const subnormal =
+      reinterpret_cast<wide>(reinterpret_cast<typename V::vector>(magnitude) + 0.5F) - 0x3f000000U;
+  wide const is_subnormal =
+      reinterpret_cast<wide>(reinterpret_cast<ordered>(magnitude) < 0x38800000);
+  wide const is_large = reinterpret_cast<wide>(reinterpret_cast<ordered>(magnitude) >= 0x477ff000);
+  wide const is_nan = reinterpret_cast<wide>(reinterpret_cast<ordered>(magnitude) > 0x7f800000);
   wide const finite = (subnormal & is_subnormal) | (normal & ~is_subnormal);
   wide const large = 0x7c00U | (is_nan & (0x200U | (magnitude >> 13)));
   wide const result = (finite & ~is_large) | (large & is_large) | sign;

@@ -391,7 +391,7 @@ struct normalizer {
     T scale;
   };
 
-  /// <u> and <h u>.
+  /// The means of u and of h u.
   struct projection {
     T mean;
     T along;

@@ -595,7 +595,7 @@ inline safetensors_metadata load_safetensors(std::string const& path,
     detail::fail_system(function, path, "a readable file", errno);
   }
   if (!S_ISREG(status.st_mode)) detail::fail_file(function, path, "a file", "something else");
-  auto const size = static_cast<std::int64_t>(status.st_size);
+  std::int64_t const size = status.st_size;
   if (size < 8) {
     detail::fail_file(function, path, "8 bytes or more", std::to_string(size));
   }

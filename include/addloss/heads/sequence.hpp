@@ -43,6 +43,8 @@ struct named {
   constexpr named(char const* layer_name, Layer layer_body)
       : name(layer_name), body(std::move(layer_body)) {}
 };
+template <class Layer>
+named(char const*, Layer) -> named<Layer>;
 
 namespace detail {
 

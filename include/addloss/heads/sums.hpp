@@ -42,7 +42,7 @@ ADDLOSS_INLINE wide_pack load_wide(T const* from) {
 #else
     simd_mask<std::int64_t, 2>::vector two{};
     std::memcpy(&two, from, 2 * sizeof(float));
-    return wide_pack(__builtin_ia32_cvtps2pd((simd_pack<float, 4>::vector)two));
+    return wide_pack(__builtin_ia32_cvtps2pd(reinterpret_cast<simd_pack<float, 4>::vector>(two)));
 #endif
   }
 }
