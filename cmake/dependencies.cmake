@@ -19,8 +19,9 @@ endif()
 find_package(Eigen3 QUIET CONFIG)
 find_package(xtensor QUIET CONFIG)
 
-# Headers that include a third party's, or whose tests do: the header (below include/addloss) and the
-# target that brings what it needs. Where it is missing, neither header nor its test is compiled.
+# Headers that include a third party's, or whose tests do: the header (below include/addloss) and
+# the target that brings what it needs. Where it is missing, neither header nor its test is
+# compiled.
 # Every header that is not listed must compile with the standard library alone.
 set(ADDLOSS_HEADER_NEEDS
     "adapters/eigen.hpp         Eigen3::Eigen"

@@ -56,8 +56,9 @@ function(addloss_hygiene_test name script)
     list(POP_FRONT ARGN variable value)
     list(APPEND definitions -D${variable}=${value})
   endwhile()
-  add_test(NAME hygiene.${name} COMMAND ${CMAKE_COMMAND} -DCONFIG=${hygiene_dir}/config.cmake
-                                        ${definitions} -P ${PROJECT_SOURCE_DIR}/cmake/checks/${script})
+  add_test(NAME hygiene.${name}
+           COMMAND ${CMAKE_COMMAND} -DCONFIG=${hygiene_dir}/config.cmake ${definitions} -P
+                   ${PROJECT_SOURCE_DIR}/cmake/checks/${script})
   # The compilers' messages are read, so they must be in English.
   set_tests_properties(hygiene.${name} PROPERTIES LABELS hygiene ENVIRONMENT LC_ALL=C)
 endfunction()
@@ -83,8 +84,8 @@ foreach(room IN LISTS rooms)
   addloss_hygiene_test(headers.${room} headers.cmake ROOM ${room})
 endforeach()
 
-# Two units that include every header: a function or variable that should have been inline is defined
-# twice otherwise, and they do not link.
+# Two units that include every header: a function or variable that should have been inline is
+# defined twice otherwise, and they do not link.
 file(CONFIGURE OUTPUT ${hygiene_dir}/two_units/everything.hpp CONTENT "${everything}" @ONLY)
 set(units ${PROJECT_SOURCE_DIR}/tests/packaging/two_units)
 addloss_own_program(addloss_two_units ${units}/main.cpp ${units}/other.cpp)
@@ -95,6 +96,7 @@ set_tests_properties(hygiene.two_units PROPERTIES LABELS hygiene)
 
 addloss_hygiene_test(macros macros.cmake)
 addloss_hygiene_test(include_directions include_directions.cmake)
+addloss_hygiene_test(columns columns.cmake)
 addloss_hygiene_test(readme readme.cmake)
 addloss_hygiene_test(package.copied_headers package.cmake HOW copied_headers)
 addloss_hygiene_test(package.fetch_content package.cmake HOW fetch_content)

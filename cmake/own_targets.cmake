@@ -22,7 +22,7 @@ set(ADDLOSS_STRICT_WARNINGS
     -Wzero-as-null-pointer-constant
     -Werror)
 
-# addloss_own_options(<target>): strict warnings, addloss, and OpenMP and Eigen where they were found.
+# addloss_own_options(<target>): strict warnings, addloss, and OpenMP and Eigen where there are.
 function(addloss_own_options name)
   target_link_libraries(${name} PRIVATE addloss::addloss)
   foreach(optional IN ITEMS OpenMP::OpenMP_CXX Eigen3::Eigen)
@@ -49,8 +49,8 @@ function(addloss_cannot_run target reason)
     VERBATIM)
 endfunction()
 
-# addloss_torch_device_code(<target> <unit.cu> [<definition>...]): has <target>, which uses LibTorch,
-# compute losses and heads on a GPU too, where there is nvcc and a LibTorch for CUDA.
+# addloss_torch_device_code(<target> <unit.cu> [<definition>...]): has <target>, which uses
+# LibTorch, compute losses and heads on a GPU too, where there is nvcc and a LibTorch for CUDA.
 function(addloss_torch_device_code target unit)
   if(NOT ADDLOSS_TORCH_CUDA)
     return()

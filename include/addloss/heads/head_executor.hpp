@@ -4,8 +4,8 @@
 ///
 ///   losses(ctx)                          the context that losses run in
 ///   check_losses<T>(ctx, features, logits)  refuses what they would refuse of a context
-///   each_element(ctx, size, body)        body(i) for i in [0, size); `body`: a named functor that host
-///                                        and device can call
+///   each_element(ctx, size, body)        body(i) for i in [0, size); `body`: a named functor that
+///                                        host and device can call
 ///   remakes_gradients                    whether gradients that cheap layers give are made again
 ///                                        when they are wanted, for memory, or kept, for time
 ///   feature_numbers(shape)               memory that one of the next three needs

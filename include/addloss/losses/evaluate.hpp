@@ -7,7 +7,7 @@
 /// `loss` is a loss bound to its inputs: `distillation{}(...)`, `adversarial{}.generator(...)`.
 /// `Reduction` over the batch: mean (default), sum, or per_sample.
 /// Gradients are those of the reduced loss, times `upstream` of the sample and `grad_scale`. They
-/// overwrite, or add: `accumulate(...)` around a tensor, `.accumulate = true` beside heads' tensors.
+/// overwrite, or add: `accumulate(...)` around one, `.accumulate = true` beside those of heads.
 /// A gradient may be written over the tensor it is the gradient of; other overlap is not allowed.
 /// All arguments are checked before the first write. Inputs are never written. No allocation.
 #pragma once

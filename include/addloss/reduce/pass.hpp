@@ -27,8 +27,8 @@
 ///   finish_part(part, double const* totals)   once, the totals over all rows: the sums, the
 ///                               tallies, the number of non-finite elements
 ///   finish(value, bad)          once: the weighted losses of all rows, and the numbers of
-///                               non-finite elements, added up. (A GPU leaves these five out of a pass without
-///                               sums and tallies.)
+///                               non-finite elements, added up. (A GPU leaves these five out of
+///                               a pass without sums and tallies.)
 /// For a GPU all of these are ADDLOSS_HOST_DEVICE; the host calls `parts`, `extent` and `operand`,
 /// which read no tensor where noise is concerned.
 ///
