@@ -51,6 +51,25 @@ TEST_CASE("dot of floats sums in double") {
   CHECK(detail::dot(a.data(), ones.data(), 100) == 94);
 }
 
+TEMPLATE_TEST_CASE("the numbers of a register are added to doubles in their order", "", float,
+                   double) {
+  using T = TestType;
+  using pack = native_pack<T>;
+  std::vector<T> numbers(at(pack::width));
+  for (std::size_t i = 0; i < numbers.size(); ++i) {
+    numbers[i] = static_cast<T>(1) / static_cast<T>(i + 3);
+  }
+  std::vector<double> sums(numbers.size(), 0.1);
+  detail::wide_pack packs[pack::width / detail::wide_pack::width];
+  for (auto& some : packs) some = detail::wide_pack(0.1);
+  detail::add_wide<T>(pack::load(numbers.data()), packs);
+  for (std::size_t i = 0; i < numbers.size(); ++i) sums[i] += static_cast<double>(numbers[i]);
+  for (std::size_t i = 0; i < numbers.size(); ++i) {
+    CHECK(packs[i / at(detail::wide_pack::width)].lanes[i % at(detail::wide_pack::width)] ==
+          sums[i]);
+  }
+}
+
 TEMPLATE_TEST_CASE("a term of NaN makes a sum NaN wherever it is", "", float, double) {
   using T = TestType;
   std::vector<T> const zeros(37);

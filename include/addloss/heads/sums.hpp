@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// Sums of products of rows of numbers, in double, where each number of a matrix is read once.
 ///
+///   add_wide     sum[j] += x[j], for the numbers x of a register
 ///   dot          sum_j a[j] b[j]
 ///   sum_columns  sum[j] = sum_i weight[i] matrix[i, j], `column_block` columns at a time
 ///   write, add   out[j] = scale sum[j] + start;  out[j] += scale sum[j]
@@ -13,8 +14,10 @@
 #pragma once
 
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include <addloss/core/scalar.hpp>
 #include <addloss/core/simd.hpp>
@@ -26,24 +29,67 @@ using wide_pack = native_pack<double>;
 
 // The instructions are named for g++, which converts vectors in pieces, those of two floats one by
 // one.
+#if !defined(__clang__) && defined(__SSE2__) && ADDLOSS_SIMD_BYTES == 16
+using narrow_pack = simd_pack<float, 4>;  ///< of which two count
+ADDLOSS_INLINE narrow_pack load_narrow(float const* from) {
+  simd_mask<std::int64_t, 2>::vector two{};
+  std::memcpy(&two, from, 2 * sizeof(float));
+  return narrow_pack(reinterpret_cast<narrow_pack::vector>(two));
+}
+#else
+using narrow_pack = simd_pack<float, wide_pack::width>;
+ADDLOSS_INLINE narrow_pack load_narrow(float const* from) { return narrow_pack::load(from); }
+#endif
+
+ADDLOSS_INLINE wide_pack widen(narrow_pack x) {
+#if defined(__clang__) || !defined(__SSE2__)
+  return wide_pack(__builtin_convertvector(x.lanes, wide_pack::vector));
+#elif ADDLOSS_SIMD_BYTES == 64
+  return wide_pack(__builtin_ia32_cvtps2pd512_mask(x.lanes, wide_pack::vector{}, -1, 4));
+#elif ADDLOSS_SIMD_BYTES == 32
+  return wide_pack(__builtin_ia32_cvtps2pd256(x.lanes));
+#else
+  return wide_pack(__builtin_ia32_cvtps2pd(x.lanes));
+#endif
+}
+
 template <arithmetic_scalar T>
 ADDLOSS_INLINE wide_pack load_wide(T const* from) {
   if constexpr (std::same_as<T, double>) {
     return wide_pack::load(from);
   } else {
-#if defined(__clang__) || !defined(__SSE2__)
-    auto const narrow = simd_pack<float, wide_pack::width>::load(from);
-    return wide_pack(__builtin_convertvector(narrow.lanes, wide_pack::vector));
-#elif ADDLOSS_SIMD_BYTES == 64
-    auto const narrow = simd_pack<float, 8>::load(from);
-    return wide_pack(__builtin_ia32_cvtps2pd512_mask(narrow.lanes, wide_pack::vector{}, -1, 4));
-#elif ADDLOSS_SIMD_BYTES == 32
-    return wide_pack(__builtin_ia32_cvtps2pd256(simd_pack<float, 4>::load(from).lanes));
+    return widen(load_narrow(from));
+  }
+}
+
+/// Half of a register in double. A shuffle: a register that is stored and loaded in halves has to
+/// wait for its store to end.
+template <bool Upper, std::size_t... Lane>
+ADDLOSS_INLINE wide_pack widen_half(native_pack<float> x, std::index_sequence<Lane...> /*lanes*/) {
+  constexpr int width = wide_pack::width;
+  constexpr int first = Upper ? width : 0;
+#if defined(__CUDACC__)
+  // What nvcc makes of __builtin_shufflevector with a parameter pack does not compile.
+  wide_pack result;
+  for (int lane = 0; lane < width; ++lane) {
+    result.lanes[lane] = static_cast<double>(x.lanes[first + lane]);
+  }
+  return result;
 #else
-    simd_mask<std::int64_t, 2>::vector two{};
-    std::memcpy(&two, from, 2 * sizeof(float));
-    return wide_pack(__builtin_ia32_cvtps2pd(reinterpret_cast<simd_pack<float, 4>::vector>(two)));
+  return widen(narrow_pack(
+      __builtin_shufflevector(x.lanes, x.lanes, (first + static_cast<int>(Lane) % width)...)));
 #endif
+}
+
+/// Adds the numbers of a register to as many doubles, in their order.
+template <arithmetic_scalar T>
+ADDLOSS_INLINE void add_wide(native_pack<T> x, wide_pack* sums) {
+  if constexpr (std::same_as<T, double>) {
+    sums[0] += x;
+  } else {
+    constexpr auto lanes = std::make_index_sequence<static_cast<unsigned>(narrow_pack::width)>{};
+    sums[0] += widen_half<false>(x, lanes);
+    sums[1] += widen_half<true>(x, lanes);
   }
 }
 
