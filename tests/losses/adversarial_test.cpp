@@ -5,7 +5,6 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
-#include <random>
 #include <string>
 #include <vector>
 
@@ -15,6 +14,7 @@
 #include <addloss/losses/evaluate.hpp>
 
 #include "catch.hpp"
+#include "losses/head_tensors.hpp"
 #include "storage_types.hpp"
 #include "test_context.hpp"
 
@@ -49,6 +49,7 @@ namespace {
 
 using namespace addloss;
 using adversarial_test::pulled_critic;
+using head_tests::head_tensors;
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
 constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
@@ -100,59 +101,6 @@ point naive(pulled_critic c, side s, double z) {
   return {c.pull * z * z + sign * z, 2 * c.pull * z + sign};
 }
 
-// --- tensors of K heads --------------------------------------------------------------------------
-
-constexpr double guard = 768;  // exact in every storage type
-
-/// [B, L_k] of each head, with `gap` elements between samples that nobody may touch.
-template <class T>
-struct head_tensors {
-  std::size_t batch;
-  std::vector<std::size_t> tokens;
-  std::size_t gap;
-  std::vector<std::vector<T>> memory;
-  std::vector<rows<T const>> read;
-  std::vector<rows<T>> write;
-
-  head_tensors(std::size_t samples, std::vector<std::size_t> const& lengths, std::size_t space = 0)
-      : batch(samples), tokens(lengths), gap(space) {
-    for (std::size_t const length : tokens) {
-      memory.emplace_back(batch * (length + gap), stored_as<T>(guard));
-      auto place = view(memory.back().data(), batch, length);
-      place.strides[0] = static_cast<std::int64_t>(length + gap);
-      write.emplace_back(place);
-      read.emplace_back(place);
-    }
-  }
-  head_tensors(head_tensors&&) = default;  // a copy would be views of the original
-
-  T& at(std::size_t k, std::size_t b, std::size_t l) {
-    return memory[k][b * (tokens[k] + gap) + l];
-  }
-
-  void fill(unsigned seed, double spread) {
-    std::mt19937 random(seed);
-    std::normal_distribution<double> normal(0, spread);
-    each([&](T& x) { x = stored_as<T>(normal(random)); });
-  }
-  void each(auto const& visit) {
-    for (std::size_t k = 0; k < tokens.size(); ++k) {
-      for (std::size_t b = 0; b < batch; ++b) {
-        for (std::size_t l = 0; l < tokens[k]; ++l) visit(at(k, b, l));
-      }
-    }
-  }
-  [[nodiscard]] bool gaps_untouched() const {
-    for (std::size_t k = 0; k < tokens.size(); ++k) {
-      std::size_t const stride = tokens[k] + gap;
-      for (std::size_t i = 0; i < memory[k].size(); ++i) {
-        if (i % stride >= tokens[k] && as_double(memory[k][i]) != guard) return false;
-      }
-    }
-    return true;
-  }
-};
-
 /// Of one number in the arithmetic type, and of one stored in T.
 template <class T>
 constexpr double sum_tolerance = std::same_as<T, double> ? 1e-13 : 2e-6;
@@ -173,12 +121,12 @@ template <class T, class Tokens, class Heads, class Reduction, class Loss>
 void oracle(Loss loss, side s, head_tensors<T>& z, settings<T> const& set,
             std::vector<double>& samples, std::vector<std::vector<double>>& gradient,
             std::vector<logit_statistics>& statistics) {
-  auto const heads = static_cast<double>(z.tokens.size());
+  auto const heads = static_cast<double>(z.sizes.size());
   auto const batch = static_cast<double>(z.batch);
-  gradient.assign(z.tokens.size(), {});
-  statistics.assign(z.tokens.size(), {});
-  for (std::size_t k = 0; k < z.tokens.size(); ++k) {
-    auto const length = static_cast<double>(z.tokens[k]);
+  gradient.assign(z.sizes.size(), {});
+  statistics.assign(z.sizes.size(), {});
+  for (std::size_t k = 0; k < z.sizes.size(); ++k) {
+    auto const length = static_cast<double>(z.sizes[k]);
     double scale = std::same_as<Tokens, mean> ? 1 / length : 1;
     if (std::same_as<Heads, mean>) scale /= heads;
     auto& found = statistics[k];
@@ -186,7 +134,7 @@ void oracle(Loss loss, side s, head_tensors<T>& z, settings<T> const& set,
       double outer = set.grad_scale * scale;
       if (std::same_as<Reduction, mean>) outer /= batch;
       if (!set.upstream.empty()) outer *= static_cast<double>(set.upstream[b]);
-      for (std::size_t l = 0; l < z.tokens[k]; ++l) {
+      for (std::size_t l = 0; l < z.sizes[k]; ++l) {
         double const logit = as_double(z.at(k, b, l));
         auto const [value, slope] = naive(loss, s, logit);
         samples[b] += scale * value;
@@ -208,7 +156,7 @@ void check_gradients(head_tensors<T>& got, std::vector<std::vector<double>> cons
   for (std::size_t k = 0; k < expected.size(); ++k) {
     std::size_t i = 0;
     for (std::size_t b = 0; b < got.batch; ++b) {
-      for (std::size_t l = 0; l < got.tokens[k]; ++l, ++i) {
+      for (std::size_t l = 0; l < got.sizes[k]; ++l, ++i) {
         double const error = std::abs(as_double(got.at(k, b, l)) - expected[k][i]);
         if (!(error <= worst)) worst = error;
         largest = std::fmax(largest, std::abs(expected[k][i]));

@@ -6,7 +6,6 @@
 #include <concepts>
 #include <cstdint>
 #include <limits>
-#include <random>
 #include <string>
 #include <vector>
 
@@ -19,6 +18,7 @@
 #include <addloss/weighting/snr.hpp>
 #include <addloss/weighting/uniform.hpp>
 
+#include "batch_tensor.hpp"
 #include "catch.hpp"
 #include "error_of.hpp"
 #include "storage_types.hpp"
@@ -48,10 +48,10 @@ struct quartic {
 namespace {
 
 using namespace addloss;
+using batch_tests::batch, batch_tests::batch_tensor, batch_tests::size;
 using distillation_test::noisiness;
 using distillation_test::quartic;
 
-constexpr double guard = 768;  // exact in every storage type
 constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
 
 template <class Weighting, class Distance, class Elements>
@@ -110,52 +110,6 @@ double sample_of(flow_prediction, noise_level l, double x_t, double p) { return 
 
 // --- tensors -------------------------------------------------------------------------------------
 
-constexpr std::size_t batch = 3;
-constexpr std::size_t size = 2 * 35;  // not a multiple of 64: the padding of a group is at work
-
-/// [3, 2, 35], with `gap` elements between samples that nobody may touch.
-template <class T>
-struct tensor {
-  std::size_t gap;
-  std::vector<T> memory;
-
-  tensor() : tensor(0) {}
-  explicit tensor(std::size_t space) : gap(space), memory(batch * (size + gap), stored(guard)) {}
-
-  static T stored(double x) { return T(static_cast<arithmetic_t<T>>(x)); }
-  static tensor random(unsigned seed, std::size_t space = 0) {
-    tensor result(space);
-    std::mt19937 bits(seed);
-    std::normal_distribution<double> normal;
-    result.each([&](std::size_t b, std::size_t i) { result.at(b, i) = stored(normal(bits)); });
-    return result;
-  }
-
-  T& at(std::size_t b, std::size_t i) { return memory[b * (size + gap) + i]; }
-  static void each(auto const& visit) {
-    for (std::size_t b = 0; b < batch; ++b) {
-      for (std::size_t i = 0; i < size; ++i) visit(b, i);
-    }
-  }
-  tensor_view<T, 3> view() {
-    auto place = addloss::view(memory.data(), batch, 2, 35);
-    place.strides[0] = static_cast<std::int64_t>(size + gap);
-    return place;
-  }
-  bool untouched() {
-    bool same = true;
-    each([&](std::size_t b, std::size_t i) { same = same && as_double(at(b, i)) == guard; });
-    return same && gaps_untouched();
-  }
-  bool gaps_untouched() {
-    bool same = true;
-    for (std::size_t i = 0; i < memory.size(); ++i) {
-      if (i % (size + gap) >= size) same = same && as_double(memory[i]) == guard;
-    }
-    return same;
-  }
-};
-
 template <class T>
 constexpr double tolerance = std::same_as<T, double>  ? 1e-12
                              : std::same_as<T, float> ? 2e-6
@@ -167,7 +121,7 @@ constexpr double tolerance = std::same_as<T, double>  ? 1e-12
 template <class X, class Reduction, class Elements, class Distance>
 void check_bound(auto const& bound, auto const& c, auto const& r, Distance distance,
                  std::vector<arithmetic_t<X>> const& upstream = {}) {
-  tensor<X> gradient(5);
+  batch_tensor<X> gradient(5);
   std::int64_t bad = 99;
   evaluation_options<arithmetic_t<X>> options{.grad_scale = 2, .non_finite = &bad};
   if (!upstream.empty()) options.upstream = upstream;
@@ -212,8 +166,8 @@ template <class X, class Reduction = mean, class Y = X, class Weighting, class D
           class Elements>
 void check_target(distillation<Weighting, Distance, Elements> const& loss,
                   std::vector<arithmetic_t<X>> const& upstream = {}) {
-  auto student = tensor<X>::random(91);
-  auto target = tensor<Y>::random(92, 3);
+  auto student = batch_tensor<X>::random(91);
+  auto target = batch_tensor<Y>::random(92, 3);
   check_bound<X, Reduction, Elements>(
       loss(levels().table(), student.view(), target.view(), timesteps),
       [&](std::size_t b) { return weight_of(loss.weighting, levels().at(timesteps[b])); },
@@ -228,10 +182,10 @@ template <class X, class Prediction, class Reduction = mean, class Y = X, class 
           class Distance, class Elements, class Schedule, class Time>
 void check_teacher(Prediction type, distillation<Weighting, Distance, Elements> const& loss,
                    Schedule const& schedule, std::vector<Time> const& t, double guidance = 7.5) {
-  auto student = tensor<X>::random(93, 2);
-  auto noise = tensor<Y>::random(94, 1);
-  auto conditional = tensor<Y>::random(95);
-  auto unconditional = tensor<Y>::random(96);
+  auto student = batch_tensor<X>::random(93, 2);
+  auto noise = batch_tensor<Y>::random(94, 1);
+  auto conditional = batch_tensor<Y>::random(95);
+  auto unconditional = batch_tensor<Y>::random(96);
   teacher_predictions<Y> teacher{.noise = noise.view(),
                                  .conditional = conditional.view(),
                                  .unconditional = unconditional.view(),
@@ -307,8 +261,8 @@ TEST_CASE("students and targets of different storage types") {
 }
 
 TEST_CASE("a student that equals its target has loss 0 and gradient 0") {
-  auto student = tensor<float>::random(97);
-  tensor<float> gradient;
+  auto student = batch_tensor<float>::random(97);
+  batch_tensor<float> gradient;
   double loss = 1;
   value_and_grad(test_context{},
                  distillation<exponential, absolute>{}(levels().table(), student.view(),
@@ -332,13 +286,13 @@ TEST_CASE("one sample of one element") {
 }
 
 TEST_CASE("a gradient may be written over the student, in either form") {
-  auto target = tensor<float>::random(98);
-  auto noise = tensor<float>::random(99);
+  auto target = batch_tensor<float>::random(98);
+  auto noise = batch_tensor<float>::random(99);
   distillation<> const loss;
   teacher_predictions<float> const teacher{.noise = noise.view(), .conditional = target.view()};
   auto const check = [&](auto const& bind) {
-    auto student = tensor<float>::random(100, 2);
-    tensor<float> gradient(2);
+    auto student = batch_tensor<float>::random(100, 2);
+    batch_tensor<float> gradient(2);
     double apart = 0;
     double over = 0;
     value_and_grad(test_context{}, bind(student), apart, gradient.view());
@@ -355,11 +309,11 @@ TEST_CASE("a gradient may be written over the student, in either form") {
 }
 
 TEST_CASE("NaN and infinity in the student or the target stay in their sample, and are counted") {
-  auto student = tensor<float>::random(101);
-  auto target = tensor<float>::random(102);
+  auto student = batch_tensor<float>::random(101);
+  auto target = batch_tensor<float>::random(102);
   student.at(0, 69) = std::numeric_limits<float>::quiet_NaN();
   target.at(2, 3) = std::numeric_limits<float>::infinity();
-  tensor<float> gradient;
+  batch_tensor<float> gradient;
   std::vector<double> losses(batch);
   std::int64_t bad = 0;
   value_and_grad<per_sample>(
@@ -418,15 +372,16 @@ TEST_CASE("teacher predictions reduced over the batch and stored in other types"
 
 TEST_CASE("generated noise is the stored noise of the same key, bit for bit") {
   random_key const key{.seed = 3, .step = 5, .stream = 2, .first_sample = 7};
-  tensor<double> stored;
-  auto zero = tensor<double>::random(103);
+  batch_tensor<double> stored;
+  auto zero = batch_tensor<double>::random(103);
   // x_t at alpha = 0, sigma = 1 is the noise itself.
   auto const schedule = zero_terminal_snr(levels());
   std::vector<std::int64_t> const last(batch, 999);
   add_noise(test_context{}, schedule.table(), zero.view(), last, normal_noise{key}, stored.view());
-  auto student = tensor<double>::random(104);
-  auto conditional = tensor<double>::random(105);
-  auto const run = [&](noise_source<double> const& noise, auto type, tensor<double>& gradient) {
+  auto student = batch_tensor<double>::random(104);
+  auto conditional = batch_tensor<double>::random(105);
+  auto const run = [&](noise_source<double> const& noise, auto type,
+                       batch_tensor<double>& gradient) {
     teacher_predictions<double> const teacher{.noise = noise, .conditional = conditional.view()};
     double loss = 0;
     value_and_grad(
@@ -436,7 +391,7 @@ TEST_CASE("generated noise is the stored noise of the same key, bit for bit") {
     return loss;
   };
   auto const check = [&](auto type) {
-    tensor<double> gradients[3];
+    batch_tensor<double> gradients[3];
     double const loss = run(stored.view(), type, gradients[0]);
     double const of_generated = run(normal_noise{key}, type, gradients[1]);
 #if defined(ADDLOSS_TEST_ON_GPU)
@@ -454,14 +409,15 @@ TEST_CASE("generated noise is the stored noise of the same key, bit for bit") {
 
 TEST_CASE("NaN in any prediction that counts is in the loss and in the gradient") {
   for (int which = 0; which < 4; ++which) {
-    tensor<float> operands[4] = {tensor<float>::random(1), tensor<float>::random(2),
-                                 tensor<float>::random(3), tensor<float>::random(4)};
+    batch_tensor<float> operands[4] = {
+        batch_tensor<float>::random(1), batch_tensor<float>::random(2),
+        batch_tensor<float>::random(3), batch_tensor<float>::random(4)};
     operands[which].at(1, 65) = static_cast<float>(not_a_number);
     teacher_predictions<float> const teacher{.noise = operands[0].view(),
                                              .conditional = operands[1].view(),
                                              .unconditional = operands[2].view(),
                                              .guidance_scale = 3};
-    tensor<float> gradient;
+    batch_tensor<float> gradient;
     std::vector<double> losses(batch);
     std::int64_t bad = 0;
     value_and_grad<per_sample>(
@@ -484,10 +440,10 @@ namespace {
 
 /// Samples at t = 10, 199, 200, whose negative NaN must not matter in the first two.
 struct nfsd_inputs {
-  tensor<double> student = tensor<double>::random(111);
-  tensor<double> conditional = tensor<double>::random(112);
-  tensor<double> unconditional = tensor<double>::random(113);
-  tensor<double> negative = tensor<double>::random(114);
+  batch_tensor<double> student = batch_tensor<double>::random(111);
+  batch_tensor<double> conditional = batch_tensor<double>::random(112);
+  batch_tensor<double> unconditional = batch_tensor<double>::random(113);
+  batch_tensor<double> negative = batch_tensor<double>::random(114);
   std::vector<std::int64_t> t = {10, 199, 200};
   nfsd weighting{};
   bool with_negative = true;
@@ -583,11 +539,11 @@ std::string const pole_text =
 
 struct without_signal {
   discrete_schedule schedule = zero_terminal_snr(levels());
-  tensor<double> student = tensor<double>::random(121);
-  tensor<double> noise = tensor<double>::random(122);
-  tensor<double> conditional = tensor<double>::random(123);
-  tensor<double> unconditional = tensor<double>::random(124);
-  tensor<double> gradient{};
+  batch_tensor<double> student = batch_tensor<double>::random(121);
+  batch_tensor<double> noise = batch_tensor<double>::random(122);
+  batch_tensor<double> conditional = batch_tensor<double>::random(123);
+  batch_tensor<double> unconditional = batch_tensor<double>::random(124);
+  batch_tensor<double> gradient{};
   std::vector<std::int64_t> t = {420, 999, 900};
   double loss = guard;
 
@@ -688,8 +644,8 @@ namespace {
 
 /// A good call, whose arguments a test then spoils one at a time.
 struct call {
-  tensor<float> images[6];
-  tensor<float> out{};
+  batch_tensor<float> images[6];
+  batch_tensor<float> out{};
   rows<float const> student = images[0].view();
   rows<float const> target = images[1].view();
   std::vector<std::int64_t> t = timesteps;

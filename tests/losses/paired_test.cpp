@@ -4,7 +4,6 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
-#include <random>
 #include <string>
 #include <vector>
 
@@ -14,6 +13,7 @@
 
 #include "catch.hpp"
 #include "error_of.hpp"
+#include "losses/head_tensors.hpp"
 #include "storage_types.hpp"
 #include "test_context.hpp"
 
@@ -39,11 +39,11 @@ struct relativistic_hinge {
 namespace {
 
 using namespace addloss;
+using head_tests::head_tensors;
 using paired_test::relativistic_hinge;
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
 constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
-constexpr double guard = 768;  // exact in every storage type
 
 static_assert(distance<relativistic>);
 
@@ -54,55 +54,6 @@ struct point {
 point naive(relativistic, double d) { return {std::log(1 + std::exp(-d)), -1 / (1 + std::exp(d))}; }
 point naive(squared, double d) { return {d * d, 2 * d}; }
 point naive(relativistic_hinge, double d) { return d < 1 ? point{1 - d, -1} : point{0, 0}; }
-
-/// [B, L_k] of each head, with `gap` elements between samples that nobody may touch.
-template <class T>
-struct head_tensors {
-  std::size_t batch;
-  std::vector<std::size_t> tokens;
-  std::size_t gap;
-  std::vector<std::vector<T>> memory;
-  std::vector<rows<T const>> read;
-  std::vector<rows<T>> write;
-
-  head_tensors(std::size_t samples, std::vector<std::size_t> const& lengths, std::size_t space = 0)
-      : batch(samples), tokens(lengths), gap(space) {
-    for (std::size_t const length : tokens) {
-      memory.emplace_back(batch * (length + gap), stored(guard));
-      auto place = view(memory.back().data(), batch, length);
-      place.strides[0] = static_cast<std::int64_t>(length + gap);
-      write.emplace_back(place);
-      read.emplace_back(place);
-    }
-  }
-  head_tensors(head_tensors&&) = default;  // a copy would be views of the original
-
-  static T stored(double x) { return T(static_cast<arithmetic_t<T>>(x)); }
-  T& at(std::size_t k, std::size_t b, std::size_t l) {
-    return memory[k][b * (tokens[k] + gap) + l];
-  }
-  void each(auto const& visit) {
-    for (std::size_t k = 0; k < tokens.size(); ++k) {
-      for (std::size_t b = 0; b < batch; ++b) {
-        for (std::size_t l = 0; l < tokens[k]; ++l) visit(k, b, at(k, b, l));
-      }
-    }
-  }
-  void fill(unsigned seed) {
-    std::mt19937 random(seed);
-    std::normal_distribution<double> normal(0, 1.5);
-    each([&](std::size_t, std::size_t, T& x) { x = stored(normal(random)); });
-  }
-  [[nodiscard]] bool gaps_untouched() const {
-    for (std::size_t k = 0; k < tokens.size(); ++k) {
-      std::size_t const stride = tokens[k] + gap;
-      for (std::size_t i = 0; i < memory[k].size(); ++i) {
-        if (i % stride >= tokens[k] && as_double(memory[k][i]) != guard) return false;
-      }
-    }
-    return true;
-  }
-};
 
 struct shape {
   std::size_t batch;
@@ -153,10 +104,8 @@ void check(shape const& s, double weight, auto const& token_factor, Loss loss, a
   std::vector<pair_statistics> expected(heads);
   double worst = 0;
   double largest = 0;
-  first.each([&](std::size_t k, std::size_t b, T& a) {
-    std::size_t const l =
-        static_cast<std::size_t>(&a - first.memory[k].data()) - b * (s.tokens[k] + s.gap);
-    double const z[2] = {as_double(a), as_double(second.at(k, b, l))};
+  first.each_index([&](std::size_t k, std::size_t b, std::size_t l) {
+    double const z[2] = {as_double(first.at(k, b, l)), as_double(second.at(k, b, l))};
     auto const [value, slope] = naive(loss, z[0] - z[1]);
     double const scale = weight * token_factor(static_cast<double>(s.tokens[k]));
     samples[b] += scale * value;
@@ -363,7 +312,7 @@ TEST_CASE("gaps between samples of one of a pair's tensors alone") {
     std::vector<double> result = {loss};
     for (auto& tensor : all) {
       CHECK(tensor.gaps_untouched());
-      tensor.each([&](std::size_t, std::size_t, double x) { result.push_back(x); });
+      tensor.each([&](double x) { result.push_back(x); });
     }
     return result;
   };
@@ -418,7 +367,7 @@ TEST_CASE("NaN in either logit of a pair is in the loss and in both gradients, a
     CHECK(std::isfinite(side == 0 ? health[1].second.mean : health[1].first.mean));
     for (auto& gradient : out) {
       int nans = 0;
-      gradient.each([&](std::size_t, std::size_t, float g) { nans += std::isnan(g) ? 1 : 0; });
+      gradient.each([&](float g) { nans += std::isnan(g) ? 1 : 0; });
       CHECK(nans == 1);
       CHECK(std::isnan(gradient.at(1, 1, 66)));
     }
@@ -462,9 +411,7 @@ struct call {
       clean = clean && s.first.mean == guard && s.second.mean == guard;
     }
     for (auto& gradient : out) {
-      gradient.each([&](std::size_t, std::size_t, float g) {
-        clean = clean && g == static_cast<float>(guard);
-      });
+      gradient.each([&](float g) { clean = clean && g == static_cast<float>(guard); });
     }
     if (!clean) return "written in spite of: " + text;
     std::string const begin = "value_and_grad: ";

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
-#include <random>
 #include <string>
 #include <vector>
 
@@ -12,6 +11,7 @@
 #include <addloss/losses/evaluate.hpp>
 
 #include "catch.hpp"
+#include "losses/head_tensors.hpp"
 #include "storage_types.hpp"
 #include "test_context.hpp"
 
@@ -19,61 +19,11 @@ namespace {
 
 using namespace addloss;
 
-constexpr double guard = 768;  // exact in every storage type
+template <class T>
+using feature_tensors = head_tests::head_tensors<T, 3>;
 
 static_assert(r1{}.gamma.get() == 1e-5 && r1{}.factor == 1 && r1{}.interval == 1);
 static_assert(r1{.interval = 16}.due(32) && !r1{.interval = 16}.due(33));
-
-/// [B, C, L] of each head, with `gap` elements between samples that nobody may touch.
-template <class T>
-struct head_tensors {
-  std::size_t batch;
-  std::vector<std::size_t> sizes;  // C * L
-  std::size_t gap;
-  std::vector<std::vector<T>> memory;
-  std::vector<rows<T const>> read;
-  std::vector<rows<T>> write;
-
-  head_tensors(std::size_t samples, std::vector<std::size_t> const& lengths, std::size_t space = 0)
-      : batch(samples), gap(space) {
-    std::size_t channels = 1;  // one more for each head
-    for (std::size_t const length : lengths) {
-      sizes.push_back(channels * length);
-      memory.emplace_back(batch * (sizes.back() + gap), stored(guard));
-      auto place = view(memory.back().data(), batch, channels, length);
-      place.strides[0] = static_cast<std::int64_t>(sizes.back() + gap);
-      write.emplace_back(place);
-      read.emplace_back(place);
-      ++channels;
-    }
-  }
-  head_tensors(head_tensors&&) = default;  // a copy would be views of the original
-
-  static T stored(double x) { return T(static_cast<arithmetic_t<T>>(x)); }
-  T& at(std::size_t k, std::size_t b, std::size_t i) { return memory[k][b * (sizes[k] + gap) + i]; }
-  void each(auto const& visit) {
-    for (std::size_t k = 0; k < sizes.size(); ++k) {
-      for (std::size_t b = 0; b < batch; ++b) {
-        for (std::size_t i = 0; i < sizes[k]; ++i) visit(k, b, i);
-      }
-    }
-  }
-  void fill(unsigned seed) {
-    std::mt19937 random(seed);
-    std::normal_distribution<double> normal(0, 1.5);
-    each(
-        [&](std::size_t k, std::size_t b, std::size_t i) { at(k, b, i) = stored(normal(random)); });
-  }
-  [[nodiscard]] bool gaps_untouched() const {
-    for (std::size_t k = 0; k < sizes.size(); ++k) {
-      std::size_t const stride = sizes[k] + gap;
-      for (std::size_t i = 0; i < memory[k].size(); ++i) {
-        if (i % stride >= sizes[k] && as_double(memory[k][i]) != guard) return false;
-      }
-    }
-    return true;
-  }
-};
 
 struct shape {
   std::size_t batch;
@@ -94,8 +44,8 @@ constexpr double tolerance = std::same_as<T, double>  ? 1e-14
 template <class T, class Reduction = mean>
 void check(shape const& s, r1 const& penalty, double weight,
            std::vector<arithmetic_t<T>> const& upstream = {}, double grad_scale = 1) {
-  head_tensors<T> g(s.batch, s.lengths, s.gap);
-  head_tensors<T> cotangent(s.batch, s.lengths, s.cotangent_gap);
+  feature_tensors<T> g(s.batch, s.lengths, s.gap);
+  feature_tensors<T> cotangent(s.batch, s.lengths, s.cotangent_gap);
   g.fill(81);
   std::vector<double> penalties(s.lengths.size(), guard);
   std::int64_t bad = 99;
@@ -118,7 +68,7 @@ void check(shape const& s, r1 const& penalty, double weight,
   std::vector<double> heads(s.lengths.size());
   double worst = 0;
   double largest = 0;
-  g.each([&](std::size_t k, std::size_t b, std::size_t i) {
+  g.each_index([&](std::size_t k, std::size_t b, std::size_t i) {
     double const x = as_double(g.at(k, b, i));
     samples[b] += weight * x * x;
     heads[k] += x * x / batch;
@@ -199,9 +149,9 @@ TEST_CASE("a lazy penalty is due every interval-th step, beginning at 0") {
 }
 
 TEST_CASE("a cotangent may be written over its feature gradient") {
-  head_tensors<double> apart(3, {5, 131}, 2);
-  head_tensors<double> over(3, {5, 131}, 2);
-  head_tensors<double> out(3, {5, 131}, 2);
+  feature_tensors<double> apart(3, {5, 131}, 2);
+  feature_tensors<double> over(3, {5, 131}, 2);
+  feature_tensors<double> out(3, {5, 131}, 2);
   apart.fill(82);
   over.fill(82);
   double loss[2] = {0, 0};
@@ -213,9 +163,9 @@ TEST_CASE("a cotangent may be written over its feature gradient") {
 }
 
 TEST_CASE("cotangents are added to what is there") {
-  head_tensors<double> g(2, {3});
+  feature_tensors<double> g(2, {3});
   g.fill(83);
-  head_tensors<double> out(2, {3});
+  feature_tensors<double> out(2, {3});
   grad(test_context{}, r1{.gamma = 2}.on<double>(g.read),
        {.features = out.write, .accumulate = true});
   CHECK(out.at(0, 1, 2) == Approx(guard + 2 * g.at(0, 1, 2)).epsilon(1e-15));
@@ -241,11 +191,11 @@ TEST_CASE("channels-last features") {
 }
 
 TEST_CASE("NaN and infinity in a feature gradient") {
-  head_tensors<float> g(2, {3, 67});
+  feature_tensors<float> g(2, {3, 67});
   g.fill(84);
   g.at(1, 0, 66) = std::numeric_limits<float>::quiet_NaN();
   g.at(1, 1, 2) = -std::numeric_limits<float>::infinity();
-  head_tensors<float> cotangent(2, {3, 67});
+  feature_tensors<float> cotangent(2, {3, 67});
   double penalties[2] = {0, 0};
   double losses[2] = {0, 0};
   std::int64_t bad = 0;
@@ -260,9 +210,7 @@ TEST_CASE("NaN and infinity in a feature gradient") {
   CHECK(std::isnan(cotangent.at(1, 0, 66)));
   CHECK(cotangent.at(1, 1, 2) == -std::numeric_limits<float>::infinity());
   int non_finite = 0;
-  cotangent.each([&](std::size_t k, std::size_t b, std::size_t i) {
-    non_finite += std::isfinite(cotangent.at(k, b, i)) ? 0 : 1;
-  });
+  cotangent.each([&](float x) { non_finite += std::isfinite(x) ? 0 : 1; });
   CHECK(non_finite == 2);
 }
 
@@ -282,8 +230,8 @@ namespace {
 
 /// A good call, whose arguments a test then spoils one at a time.
 struct call {
-  head_tensors<float> g{2, {3, 5}};
-  head_tensors<float> out{2, {3, 5}};
+  feature_tensors<float> g{2, {3, 5}};
+  feature_tensors<float> out{2, {3, 5}};
   r1 penalty{};
   std::vector<rows<float const>> features{g.read};
   std::vector<rows<float>> cotangent{out.write};
@@ -306,9 +254,7 @@ struct call {
     bool clean = bad == -7;
     for (double const x : losses) clean = clean && x == guard;
     for (double const x : penalties) clean = clean && x == guard;
-    out.each([&](std::size_t k, std::size_t b, std::size_t i) {
-      clean = clean && out.at(k, b, i) == static_cast<float>(guard);
-    });
+    out.each([&](float x) { clean = clean && x == static_cast<float>(guard); });
     if (!clean) return "written in spite of: " + text;
     std::string const begin = "value_and_grad: ";
     return text.starts_with(begin) ? text.substr(begin.size()) : text;

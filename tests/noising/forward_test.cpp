@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
-#include <random>
 #include <string>
 #include <vector>
 
@@ -15,6 +14,7 @@
 #include <addloss/schedule/discrete.hpp>
 #include <addloss/schedule/flow.hpp>
 
+#include "batch_tensor.hpp"
 #include "catch.hpp"
 #include "error_of.hpp"
 #include "storage_types.hpp"
@@ -35,6 +35,7 @@ struct pure_noise {
 namespace {
 
 using namespace addloss;
+using batch_tests::batch, batch_tests::batch_tensor, batch_tests::size;
 using forward_test::pure_noise;
 
 static_assert(noise_like<normal_noise, host_space> && noise_like<normal_noise const&, host_space>);
@@ -62,52 +63,7 @@ static_assert(!times_of<tensor_view<int, 1>, schedule_table<>, cpu_context>);
 static_assert(!times_of<tensor_view<std::int64_t, 1>, rectified_flow, cpu_context>);
 static_assert(!times_of<tensor_view<std::int64_t, 1, device_space>, schedule_table<>, cpu_context>);
 
-constexpr double guard = 768;  // exact in every storage type
-constexpr std::size_t batch = 3;
-constexpr std::size_t size = 2 * 35;
 constexpr random_key key{.seed = 0x1234567890, .step = 7, .stream = 3, .first_sample = 11};
-
-/// [3, 2, 35], with `gap` elements between samples that nobody may touch.
-template <class T>
-struct tensor {
-  std::size_t gap;
-  std::vector<T> memory;
-
-  tensor() : tensor(0) {}
-  explicit tensor(std::size_t space) : gap(space), memory(batch * (size + gap), stored(guard)) {}
-
-  static T stored(double x) { return T(static_cast<arithmetic_t<T>>(x)); }
-  static tensor random(unsigned seed, std::size_t space = 0) {
-    tensor result(space);
-    std::mt19937 bits(seed);
-    std::normal_distribution<double> normal;
-    result.each([&](std::size_t b, std::size_t i) { result.at(b, i) = stored(normal(bits)); });
-    return result;
-  }
-  T& at(std::size_t b, std::size_t i) { return memory[b * (size + gap) + i]; }
-  static void each(auto const& visit) {
-    for (std::size_t b = 0; b < batch; ++b) {
-      for (std::size_t i = 0; i < size; ++i) visit(b, i);
-    }
-  }
-  tensor_view<T, 3> view() {
-    auto place = addloss::view(memory.data(), batch, 2, 35);
-    place.strides[0] = static_cast<std::int64_t>(size + gap);
-    return place;
-  }
-  bool untouched() {
-    bool same = gaps_untouched();
-    each([&](std::size_t b, std::size_t i) { same = same && as_double(at(b, i)) == guard; });
-    return same;
-  }
-  bool gaps_untouched() {
-    bool same = true;
-    for (std::size_t i = 0; i < memory.size(); ++i) {
-      if (i % (size + gap) >= size) same = same && as_double(memory[i]) == guard;
-    }
-    return same;
-  }
-};
 
 template <class T>
 constexpr double tolerance = std::same_as<T, double>  ? 1e-12
@@ -118,9 +74,9 @@ constexpr double tolerance = std::same_as<T, double>  ? 1e-12
 /// `verb(first, second, out)` writes formula(level, first, second) of each element.
 template <class X, class Y, class Out>
 void check(auto const& schedule, auto const& times, auto const& verb, auto const& formula) {
-  auto first = tensor<X>::random(131, 3);
-  auto second = tensor<Y>::random(132);
-  tensor<Out> out(5);
+  auto first = batch_tensor<X>::random(131, 3);
+  auto second = batch_tensor<Y>::random(132);
+  batch_tensor<Out> out(5);
   verb(first.view(), second.view(), out.view());
   double worst = 0;
   out.each([&](std::size_t b, std::size_t i) {
@@ -218,15 +174,15 @@ TEST_CASE("sample and noise of a flow prediction") {
 }
 
 TEST_CASE("what was mixed is found again") {
-  auto x0 = tensor<double>::random(141);
-  auto noise = tensor<double>::random(142);
-  tensor<double> x_t;
-  tensor<double> v;
-  tensor<double> back;
+  auto x0 = batch_tensor<double>::random(141);
+  auto noise = batch_tensor<double>::random(142);
+  batch_tensor<double> x_t;
+  batch_tensor<double> v;
+  batch_tensor<double> back;
   test_context const ctx;
   add_noise(ctx, levels().table(), x0.view(), timesteps, noise.view(), x_t.view());
   velocity(ctx, levels().table(), x0.view(), timesteps, noise.view(), v.view());
-  auto const distance = [&](tensor<double>& original) {
+  auto const distance = [&](batch_tensor<double>& original) {
     double worst = 0;
     back.each([&](std::size_t b, std::size_t i) {
       double const error = std::abs(back.at(b, i) - original.at(b, i));
@@ -246,11 +202,11 @@ TEST_CASE("what was mixed is found again") {
 // --- generated noise -----------------------------------------------------------------------------
 
 TEST_CASE("generated noise is the stored noise of the same key, bit for bit, and not stored") {
-  tensor<float> noise;
-  auto x0 = tensor<float>::random(151);
+  batch_tensor<float> noise;
+  auto x0 = batch_tensor<float>::random(151);
   add_noise(test_context{}, pure_noise{}, x0.view(), timesteps, normal_noise{key}, noise.view());
-  tensor<float> stored;
-  tensor<float> generated(3);
+  batch_tensor<float> stored;
+  batch_tensor<float> generated(3);
   auto const same = [&] {
     bool equal = generated.gaps_untouched();
     stored.each([&](std::size_t b, std::size_t i) {
@@ -276,9 +232,9 @@ TEST_CASE("generated noise is the stored noise of the same key, bit for bit, and
 TEST_CASE("a key is given, or read where it lies when the call runs") {
   // On the heap, which a GPU reads too.
   auto const there = std::make_unique<random_key>();
-  auto x0 = tensor<float>::random(153);
-  tensor<float> given;
-  tensor<float> read;
+  auto x0 = batch_tensor<float>::random(153);
+  batch_tensor<float> given;
+  batch_tensor<float> read;
   for (std::uint32_t step = 0; step < 2; ++step) {
     there->step = step;
     add_noise(test_context{}, levels().table(), x0.view(), timesteps, normal_noise{{.step = step}},
@@ -315,9 +271,9 @@ TEST_CASE("each element has the normal number of its address, in long rows too")
 }
 
 TEST_CASE("a batch split over ranks gets the same bits, by first_sample") {
-  auto x0 = tensor<float>::random(152);
-  tensor<float> whole;
-  tensor<float> split;
+  auto x0 = batch_tensor<float>::random(152);
+  batch_tensor<float> whole;
+  batch_tensor<float> split;
   add_noise(test_context{}, levels().table(), x0.view(), timesteps, normal_noise{key},
             whole.view());
   for (std::size_t first = 0; first < batch; first += 2) {
@@ -334,12 +290,13 @@ TEST_CASE("a batch split over ranks gets the same bits, by first_sample") {
 // --- places --------------------------------------------------------------------------------------
 
 TEST_CASE("the output may be written over either input") {
-  auto const run = [](tensor<float>& x0, tensor<float>& noise, tensor<float>& out) {
+  auto const run = [](batch_tensor<float>& x0, batch_tensor<float>& noise,
+                      batch_tensor<float>& out) {
     add_noise(test_context{}, levels().table(), x0.view(), timesteps, noise.view(), out.view());
   };
-  auto x0 = tensor<float>::random(161, 2);
-  auto noise = tensor<float>::random(162, 2);
-  tensor<float> out(2);
+  auto x0 = batch_tensor<float>::random(161, 2);
+  auto noise = batch_tensor<float>::random(162, 2);
+  batch_tensor<float> out(2);
   run(x0, noise, out);
   auto over_sample = x0;
   run(over_sample, noise, over_sample);
@@ -354,10 +311,10 @@ TEST_CASE("the output may be written over either input") {
 }
 
 TEST_CASE("timesteps are read at their stride by add_noise") {
-  auto x0 = tensor<double>::random(163);
-  auto noise = tensor<double>::random(164);
-  tensor<double> dense;
-  tensor<double> strided;
+  auto x0 = batch_tensor<double>::random(163);
+  auto noise = batch_tensor<double>::random(164);
+  batch_tensor<double> dense;
+  batch_tensor<double> strided;
   std::int64_t const memory[] = {10, -1, 420, -1, 900, -1};
   auto every_second = view(memory, 3);
   every_second.strides[0] = 2;
@@ -368,12 +325,12 @@ TEST_CASE("timesteps are read at their stride by add_noise") {
 }
 
 TEST_CASE("NaN in either input is in its element of the output alone") {
-  auto x0 = tensor<float>::random(165);
-  auto noise = tensor<float>::random(166);
+  auto x0 = batch_tensor<float>::random(165);
+  auto noise = batch_tensor<float>::random(166);
   x0.at(0, 69) = std::numeric_limits<float>::quiet_NaN();
   noise.at(2, 1) = std::numeric_limits<float>::quiet_NaN();
   x0.at(1, 5) = std::numeric_limits<float>::infinity();
-  tensor<float> out;
+  batch_tensor<float> out;
   add_noise(test_context{}, levels().table(), x0.view(), timesteps, noise.view(), out.view());
   int nans = 0;
   out.each([&](std::size_t b, std::size_t i) { nans += std::isnan(out.at(b, i)) ? 1 : 0; });
@@ -387,9 +344,9 @@ TEST_CASE("NaN in either input is in its element of the output alone") {
 
 TEST_CASE("an epsilon prediction has no sample where there is no signal") {
   auto const schedule = zero_terminal_snr(levels());
-  auto x_t = tensor<double>::random(171);
-  auto p = tensor<double>::random(172);
-  tensor<double> out;
+  auto x_t = batch_tensor<double>::random(171);
+  auto p = batch_tensor<double>::random(172);
+  batch_tensor<double> out;
   std::vector<std::int64_t> const t = {420, 999, 10};
   CHECK(error_of([&] {
           to_sample(epsilon_prediction{}, test_context{}, schedule.table(), x_t.view(), t, p.view(),
@@ -407,9 +364,9 @@ TEST_CASE("an epsilon prediction has no sample where there is no signal") {
 }
 
 TEST_CASE("an x_0 prediction has no noise where there is none") {
-  auto x_t = tensor<double>::random(173);
-  auto p = tensor<double>::random(174);
-  tensor<double> out;
+  auto x_t = batch_tensor<double>::random(173);
+  auto p = batch_tensor<double>::random(174);
+  batch_tensor<double> out;
   std::vector<double> const t = {0.5, 0.25, 0};
   CHECK(error_of([&] {
           to_epsilon(sample_prediction{}, test_context{}, rectified_flow{}, x_t.view(), t, p.view(),
@@ -427,8 +384,8 @@ TEST_CASE("an x_0 prediction has no noise where there is none") {
 }
 
 TEST_CASE("timesteps of the forward process are checked") {
-  auto x = tensor<float>::random(175);
-  tensor<float> out;
+  auto x = batch_tensor<float>::random(175);
+  batch_tensor<float> out;
   auto const text = [&](std::vector<std::int64_t> const& t) {
     return error_of(
         [&] { add_noise(test_context{}, levels().table(), x.view(), t, x.view(), out.view()); });
@@ -450,8 +407,8 @@ TEST_CASE("timesteps of the forward process are checked") {
 }
 
 TEST_CASE("shapes of the forward process are checked by name") {
-  auto x = tensor<float>::random(176);
-  tensor<float> out;
+  auto x = batch_tensor<float>::random(176);
+  batch_tensor<float> out;
   auto const good = x.view();
   auto const other = view(x.memory.data(), 3, 70);
   auto const noised = [&](auto const& x0, auto const& noise, auto const& to) {
