@@ -7,6 +7,7 @@
 /// once, with relative errors below 1.5e-7; of doubles they are the scalar functions, lane by lane.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
@@ -54,18 +55,18 @@ struct simd_mask {  // NOLINT(*-special-member-functions): a move is a copy
 template <class Vector>
 ADDLOSS_INLINE Vector simd_sqrt(Vector x) {
 #if defined(__SSE2__) && ADDLOSS_SIMD_BYTES == 16
-  if constexpr (sizeof(x[0]) == 4) return reinterpret_cast<Vector>(__builtin_ia32_sqrtps(x));
-  else return reinterpret_cast<Vector>(__builtin_ia32_sqrtpd(x));
+  if constexpr (sizeof(x[0]) == 4) return std::bit_cast<Vector>(__builtin_ia32_sqrtps(x));
+  else return std::bit_cast<Vector>(__builtin_ia32_sqrtpd(x));
 #elif ADDLOSS_SIMD_BYTES == 32
-  if constexpr (sizeof(x[0]) == 4) return reinterpret_cast<Vector>(__builtin_ia32_sqrtps256(x));
-  else return reinterpret_cast<Vector>(__builtin_ia32_sqrtpd256(x));
+  if constexpr (sizeof(x[0]) == 4) return std::bit_cast<Vector>(__builtin_ia32_sqrtps256(x));
+  else return std::bit_cast<Vector>(__builtin_ia32_sqrtpd256(x));
 #elif ADDLOSS_SIMD_BYTES == 64 && defined(__clang__)
-  if constexpr (sizeof(x[0]) == 4) return reinterpret_cast<Vector>(__builtin_ia32_sqrtps512(x, 4));
-  else return reinterpret_cast<Vector>(__builtin_ia32_sqrtpd512(x, 4));
+  if constexpr (sizeof(x[0]) == 4) return std::bit_cast<Vector>(__builtin_ia32_sqrtps512(x, 4));
+  else return std::bit_cast<Vector>(__builtin_ia32_sqrtpd512(x, 4));
 #elif ADDLOSS_SIMD_BYTES == 64
   if constexpr (sizeof(x[0]) == 4)
-    return reinterpret_cast<Vector>(__builtin_ia32_sqrtps512_mask(x, x, -1, 4));
-  else return reinterpret_cast<Vector>(__builtin_ia32_sqrtpd512_mask(x, x, -1, 4));
+    return std::bit_cast<Vector>(__builtin_ia32_sqrtps512_mask(x, x, -1, 4));
+  else return std::bit_cast<Vector>(__builtin_ia32_sqrtpd512_mask(x, x, -1, 4));
 #else
   for (unsigned lane = 0; lane < sizeof(x) / sizeof(x[0]); ++lane) x[lane] = math::sqrt(x[lane]);
   return x;
@@ -144,16 +145,14 @@ struct simd_pack {
 #if ADDLOSS_SIMD_BYTES == 64
     return simd_pack(condition.bits ? yes.lanes : no.lanes);
 #else
-    return simd_pack(
-        reinterpret_cast<vector>((reinterpret_cast<integers>(yes.lanes) & condition.bits) |
-                                 (reinterpret_cast<integers>(no.lanes) & ~condition.bits)));
+    return simd_pack(std::bit_cast<vector>((std::bit_cast<integers>(yes.lanes) & condition.bits) |
+                                           (std::bit_cast<integers>(no.lanes) & ~condition.bits)));
 #endif
   }
   friend ADDLOSS_INLINE simd_pack abs(simd_pack a) {
     // Clears the sign bit, which is the one bit of -0.
-    return simd_pack(
-        reinterpret_cast<vector>(reinterpret_cast<integers>(a.lanes) &
-                                 ~reinterpret_cast<integers>(simd_pack(T(-0.0)).lanes)));
+    return simd_pack(std::bit_cast<vector>(std::bit_cast<integers>(a.lanes) &
+                                           ~std::bit_cast<integers>(simd_pack(T(-0.0)).lanes)));
   }
   friend ADDLOSS_INLINE simd_pack sqrt(simd_pack a) { return simd_pack(simd_sqrt(a.lanes)); }
   friend ADDLOSS_INLINE simd_pack exp(simd_pack a) {
@@ -173,7 +172,7 @@ struct simd_pack {
 
  private:
   static ADDLOSS_INLINE simd_pack of_bits(integers bits) {
-    return simd_pack(reinterpret_cast<vector>(bits));
+    return simd_pack(std::bit_cast<vector>(bits));
   }
   static ADDLOSS_INLINE simd_pack number_of(integers n) {
     return simd_pack(__builtin_convertvector(n, vector));
@@ -210,7 +209,7 @@ struct simd_pack {
     mask const big = x > simd_pack(0x1p64F);  // 2^-64 x stands for 1 + x: 2^-n would be subnormal
     simd_pack const u = select(big, x * simd_pack(0x1p-64F), one + x);
     simd_pack const lost = select(big, simd_pack(0), x - (u - one));
-    integers const n = (reinterpret_cast<integers>(u.lanes) - 0x3f400000) >> 23;
+    integers const n = (std::bit_cast<integers>(u.lanes) - 0x3f400000) >> 23;
     vector const scale = of_bits(0x3f800000 - (n << 23)).lanes;
     vector const f = (u.lanes * scale - 1.0F) + lost.lanes * scale;
     vector const exponent = number_of(n).lanes + select(big, simd_pack(64), simd_pack(0)).lanes;

@@ -2,6 +2,7 @@
 /// 64 normal numbers at a time: Philox and Box-Muller on SIMD registers.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <cstring>
 
@@ -25,13 +26,13 @@ struct simd_bits {
   typedef std::int32_t signed_word __attribute__((vector_size(ADDLOSS_SIMD_BYTES)));
   typedef std::uint64_t wide __attribute__((vector_size(ADDLOSS_SIMD_BYTES)));
 
-  static ADDLOSS_INLINE real real_of(word w) { return reinterpret_cast<real>(w); }
-  static ADDLOSS_INLINE word word_of(real x) { return reinterpret_cast<word>(x); }
+  static ADDLOSS_INLINE real real_of(word w) { return std::bit_cast<real>(w); }
+  static ADDLOSS_INLINE word word_of(real x) { return std::bit_cast<word>(x); }
   static ADDLOSS_INLINE real convert(word w) {
-    return __builtin_convertvector(reinterpret_cast<signed_word>(w), real);
+    return __builtin_convertvector(std::bit_cast<signed_word>(w), real);
   }
   static ADDLOSS_INLINE word shift_signed(word w, int count) {
-    return reinterpret_cast<word>(reinterpret_cast<signed_word>(w) >> count);
+    return std::bit_cast<word>(std::bit_cast<signed_word>(w) >> count);
   }
   static ADDLOSS_INLINE real square_root(real x) { return simd_sqrt(x); }
   static ADDLOSS_INLINE real product(real a, real b) { return a * b; }
@@ -42,15 +43,14 @@ struct simd_bits {
     // Written out, it becomes the much slower product of whole 64-bit lanes.
     typedef int operand __attribute__((vector_size(64)));
     typedef long long result __attribute__((vector_size(64)));
-    return reinterpret_cast<wide>(__builtin_ia32_pmuludq512_mask(
-        reinterpret_cast<operand>(a), reinterpret_cast<operand>(b), result{}, 0xff));
+    return std::bit_cast<wide>(__builtin_ia32_pmuludq512_mask(
+        std::bit_cast<operand>(a), std::bit_cast<operand>(b), result{}, 0xff));
 #elif defined(__GNUC__) && !defined(__clang__) && ADDLOSS_SIMD_BYTES == 32
     typedef int operand __attribute__((vector_size(32)));
-    return reinterpret_cast<wide>(
-        __builtin_ia32_pmuludq256(reinterpret_cast<operand>(a), reinterpret_cast<operand>(b)));
+    return std::bit_cast<wide>(
+        __builtin_ia32_pmuludq256(std::bit_cast<operand>(a), std::bit_cast<operand>(b)));
 #elif defined(__GNUC__) && !defined(__clang__) && ADDLOSS_SIMD_BYTES == 16 && defined(__SSE2__)
-    return reinterpret_cast<wide>(
-        _mm_mul_epu32(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)));
+    return std::bit_cast<wide>(_mm_mul_epu32(std::bit_cast<__m128i>(a), std::bit_cast<__m128i>(b)));
 #else
     return (a & 0xffffffffU) * (b & 0xffffffffU);
 #endif
@@ -96,7 +96,7 @@ ADDLOSS_INLINE void fill_normals(random_key const& key, std::uint32_t sample, st
       key1 += philox_weyl[1];
     }
     auto const interleave = [](wide const(&chains)[2]) {
-      return reinterpret_cast<word>((chains[0] & 0xffffffffU) | (chains[1] << 32));
+      return std::bit_cast<word>((chains[0] & 0xffffffffU) | (chains[1] << 32));
     };
     auto const first = box_muller<simd_bits>(interleave(c0), interleave(c1));
     auto const second = box_muller<simd_bits>(interleave(c2), interleave(c3));

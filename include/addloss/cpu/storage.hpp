@@ -6,6 +6,7 @@
 /// on all lanes; neither compiler finds either by itself.
 #pragma once
 
+#include <bit>
 #include <concepts>
 #include <cstdint>
 #include <cstring>
@@ -55,11 +56,11 @@ ADDLOSS_INLINE V upper_halves(typename bits_of<V>::narrow x,
                               std::index_sequence<Half...> /*halves*/) {
 #if defined(__CUDACC__)
   // What nvcc makes of __builtin_shufflevector with a parameter pack does not compile.
-  return V(reinterpret_cast<typename V::vector>(
-      __builtin_convertvector(x, typename bits_of<V>::wide) << 16));
+  return V(std::bit_cast<typename V::vector>(__builtin_convertvector(x, typename bits_of<V>::wide)
+                                             << 16));
 #else
   using halves = typename bits_of<V>::narrow;
-  return V(reinterpret_cast<typename V::vector>(__builtin_shufflevector(
+  return V(std::bit_cast<typename V::vector>(__builtin_shufflevector(
       halves{}, x, (static_cast<int>(Half) / 2 + (Half % 2 == 0 ? 0 : V::width))...)));
 #endif
 }
@@ -75,13 +76,13 @@ template <class V>
 ADDLOSS_INLINE void store_bfloat16(bfloat16* to, V x) {
   using bits = bits_of<V>;
   using wide = typename bits::wide;
-  wide const exact = reinterpret_cast<wide>(x.lanes);
-  V const rounded(reinterpret_cast<typename V::vector>(exact + 0x7fffU + ((exact >> 16) & 1U)));
+  wide const exact = std::bit_cast<wide>(x.lanes);
+  V const rounded(std::bit_cast<typename V::vector>(exact + 0x7fffU + ((exact >> 16) & 1U)));
   // NaN stays NaN: quiet, with the upper bits of its payload.
   V const result =
-      select(is_nan(x), V(reinterpret_cast<typename V::vector>(exact | 0x400000U)), rounded);
+      select(is_nan(x), V(std::bit_cast<typename V::vector>(exact | 0x400000U)), rounded);
   auto const stored =
-      __builtin_convertvector(reinterpret_cast<wide>(result.lanes) >> 16, typename bits::narrow);
+      __builtin_convertvector(std::bit_cast<wide>(result.lanes) >> 16, typename bits::narrow);
   std::memcpy(static_cast<void*>(to), &stored, sizeof stored);
 }
 
@@ -97,11 +98,11 @@ ADDLOSS_INLINE V load_half(half const* from) {
 #else
   constexpr auto every_lane = static_cast<std::int16_t>(all_lanes);  // the type g++ gave it
 #endif
-  return V(reinterpret_cast<vector>(__builtin_ia32_vcvtph2ps512_mask(
-      reinterpret_cast<typename bits::f16c>(stored), vector{}, every_lane, 4)));
+  return V(std::bit_cast<vector>(__builtin_ia32_vcvtph2ps512_mask(
+      std::bit_cast<typename bits::f16c>(stored), vector{}, every_lane, 4)));
 #elif defined(__F16C__) && ADDLOSS_SIMD_BYTES == 32
-  return V(reinterpret_cast<typename V::vector>(
-      __builtin_ia32_vcvtph2ps256(reinterpret_cast<typename bits::f16c>(stored))));
+  return V(std::bit_cast<typename V::vector>(
+      __builtin_ia32_vcvtph2ps256(std::bit_cast<typename bits::f16c>(stored))));
 #else
   using wide = typename bits::wide;
   wide const all = __builtin_convertvector(stored, wide);
@@ -109,9 +110,9 @@ ADDLOSS_INLINE V load_half(half const* from) {
   wide const magnitude = all & 0x7fffU;
   // The product moves the exponent from bias 15 to bias 127, of subnormal numbers too.
   auto const scaled =
-      reinterpret_cast<wide>(reinterpret_cast<typename V::vector>(magnitude << 13) * 0x1p112F);
-  wide const special = reinterpret_cast<wide>(magnitude >= 0x7c00U) & 0x7f800000U;
-  return V(reinterpret_cast<typename V::vector>(scaled | special | sign));
+      std::bit_cast<wide>(std::bit_cast<typename V::vector>(magnitude << 13) * 0x1p112F);
+  wide const special = std::bit_cast<wide>(magnitude >= 0x7c00U) & 0x7f800000U;
+  return V(std::bit_cast<typename V::vector>(scaled | special | sign));
 #endif
 }
 
@@ -126,18 +127,17 @@ ADDLOSS_INLINE void store_half(half* to, V x) {
   using bits = bits_of<V>;
   using wide = typename bits::wide;
   using ordered = typename bits::ordered;
-  wide const all = reinterpret_cast<wide>(x.lanes);
+  wide const all = std::bit_cast<wide>(x.lanes);
   wide const magnitude = all & 0x7fffffffU;
   wide const sign = (all ^ magnitude) >> 16;
   // Normal: bias 127 becomes 15, half of the 13 dropped bits (less one, ties to even) is added.
   wide const normal = (magnitude + ((magnitude >> 13) & 1U) + (0xfffU - (112U << 23))) >> 13;
   // Subnormal: the sum with 0.5 rounds to multiples of 2^-24.
   wide const subnormal =
-      reinterpret_cast<wide>(reinterpret_cast<typename V::vector>(magnitude) + 0.5F) - 0x3f000000U;
-  wide const is_subnormal =
-      reinterpret_cast<wide>(reinterpret_cast<ordered>(magnitude) < 0x38800000);
-  wide const is_large = reinterpret_cast<wide>(reinterpret_cast<ordered>(magnitude) >= 0x477ff000);
-  wide const is_nan = reinterpret_cast<wide>(reinterpret_cast<ordered>(magnitude) > 0x7f800000);
+      std::bit_cast<wide>(std::bit_cast<typename V::vector>(magnitude) + 0.5F) - 0x3f000000U;
+  wide const is_subnormal = std::bit_cast<wide>(std::bit_cast<ordered>(magnitude) < 0x38800000);
+  wide const is_large = std::bit_cast<wide>(std::bit_cast<ordered>(magnitude) >= 0x477ff000);
+  wide const is_nan = std::bit_cast<wide>(std::bit_cast<ordered>(magnitude) > 0x7f800000);
   wide const finite = (subnormal & is_subnormal) | (normal & ~is_subnormal);
   wide const large = 0x7c00U | (is_nan & (0x200U | (magnitude >> 13)));
   wide const result = (finite & ~is_large) | (large & is_large) | sign;

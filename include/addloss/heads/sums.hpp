@@ -13,6 +13,7 @@
 /// on the number of terms only, not on the SIMD width. NaN reaches the sum, even times 0.
 #pragma once
 
+#include <bit>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -34,7 +35,7 @@ using narrow_pack = simd_pack<float, 4>;  ///< of which two count
 ADDLOSS_INLINE narrow_pack load_narrow(float const* from) {
   simd_mask<std::int64_t, 2>::vector two{};
   std::memcpy(&two, from, 2 * sizeof(float));
-  return narrow_pack(reinterpret_cast<narrow_pack::vector>(two));
+  return narrow_pack(std::bit_cast<narrow_pack::vector>(two));
 }
 #else
 using narrow_pack = simd_pack<float, wide_pack::width>;
