@@ -30,8 +30,11 @@ class differences {
           auto const gradients =
               torch::autograd::grad({weighted(f(x))}, x, {}, /*retain_graph=*/true,
                                     /*create_graph=*/true, /*allow_unused=*/true);
+          // Another weight for each input: gradients of pairs add up to 0.
+          int weight = 1;
           for (at::Tensor const& gradient : gradients) {
-            if (gradient.defined()) sum = sum + weighted(gradient);
+            if (gradient.defined()) sum = sum + weight * weighted(gradient);
+            ++weight;
           }
           return sum;
         },
