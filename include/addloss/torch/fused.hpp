@@ -113,10 +113,15 @@ struct fused_function : torch::autograd::Function<fused_function> {
     auto const middle = saved.begin() + static_cast<std::ptrdiff_t>(saved.size() / 2);
     torch_list gradients(middle, saved.end());
     at::Tensor const& upstream = upstreams[0];
-    double const scale = settings->grad_scale;
+    double scale = settings->grad_scale;
     bool const twice = at::GradMode::is_enabled();
     if (twice) {
       if (!settings->slopes) fail("backward", "create_graph", "one derivative", "two");
+      // Slopes are those of the loss itself, which half types could not hold without the scale.
+      for (at::Tensor& gradient : gradients) {
+        gradient = gradient.to(at::promote_types(gradient.scalar_type(), at::kFloat)) / scale;
+      }
+      scale = 1;
       gradients = settings->slopes({saved.begin(), middle}, gradients);
     }
     // Most often the loss itself is differentiated: nothing is left to multiply.
