@@ -415,9 +415,9 @@ at::Tensor discriminator(adversarial<Loss, Tokens, Heads> const& loss, at::Tenso
     at::Device const device = model.device();
     auto const real_logits = rows_of_heads<T const, Space>(device, real, "real");
     auto const fake_logits = rows_of_heads<T const, Space>(device, fake, "fake");
-    auto weights = logit_weights<Reduction, Tokens, Heads>(fake_logits);
-    weights.insert(weights.end(), weights.begin(),
-                   weights.begin() + static_cast<std::ptrdiff_t>(fake.size()));
+    auto weights = logit_weights<Reduction, Tokens, Heads>(real_logits);
+    auto const of_fakes = logit_weights<Reduction, Tokens, Heads>(fake_logits);
+    weights.insert(weights.end(), of_fakes.begin(), of_fakes.end());
     return differentiable(
         concatenated(real, fake), options, slopes_of(loss.loss, std::move(weights)),
         [&](torch_list const& gradients) {
