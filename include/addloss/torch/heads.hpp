@@ -16,7 +16,7 @@
 /// The heads run where their parameters lie, on the CPU or, with code for it (torch/device.hpp), on
 /// a GPU: features and conditions must lie there, results will, and so must what options lead to:
 /// statistics, penalties, gamma by number_at. On a GPU nothing waits; cublas_product is given
-/// LibTorch's handle, with the math mode that LibTorch's settings ask for.
+/// LibTorch's handle, but float is TF32 where the product says so, not where LibTorch allows it.
 /// Same bits for any number of threads. On the CPU, memory for a step is kept from call to call.
 /// Errors: addloss::error as those of head_stack; conditions that require gradients; tensors that
 /// do not lie where the parameters do; parameters where the heads cannot run. Parameters that are
@@ -27,6 +27,7 @@
 #include <ATen/Functions.h>
 #include <torch/nn/module.h>
 #if defined(ADDLOSS_TORCH_CUDA)
+#include <ATen/Context.h>
 #include <ATen/cuda/CUDAContext.h>
 #endif
 
@@ -53,8 +54,11 @@ namespace addloss {
 namespace detail {
 
 #if defined(ADDLOSS_TORCH_CUDA)
-/// That of the current stream.
-inline void* torch_cublas() { return at::cuda::getCurrentCUDABlasHandle(); }
+/// That of the current stream, which LibTorch sets to a math mode whenever it gives it away.
+inline void* torch_cublas() {
+  at::NoTF32Guard const full;
+  return at::cuda::getCurrentCUDABlasHandle();
+}
 #else
 void* torch_cublas();  // never called
 #endif

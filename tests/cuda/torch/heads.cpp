@@ -2,6 +2,7 @@
 // torch/heads.hpp on a GPU: what the same module gives on the CPU.
 #include <addloss/torch/heads.hpp>
 
+#include <ATen/Context.h>
 #include <torch/serialize.h>
 
 #include <cmath>
@@ -190,6 +191,17 @@ TEST_CASE("what heads on a GPU cannot be given is refused by name") {
         "rows_from_torch: features (expected a tensor on the CPU, got one on cuda:0)");
   module.buffers()[0].set_data(module.buffers()[0].to(at::kCPU));
   CHECK(error(maps, given) == "torch_heads: state (expected a tensor on cuda:0, got one on cpu)");
+}
+
+TEST_CASE("heads on a GPU are in full float where LibTorch may take TF32") {
+  auto module = module_on(gpu, weight_normalisation::none);
+  auto const logits = [&] { return module.logits(on(gpu, features(0)), on(gpu, conditions()))[0]; };
+  auto const expected = logits();
+  at::globalContext().setFloat32MatmulPrecision("high");
+  auto const got = logits();
+  CHECK(at::globalContext().allowTF32CuBLAS());
+  at::globalContext().setFloat32MatmulPrecision("highest");
+  CHECK(at::equal(got.to(at::kCPU), expected.to(at::kCPU)));
 }
 
 TEST_CASE("heads without code for the GPU are refused") {
