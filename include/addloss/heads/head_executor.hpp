@@ -2,6 +2,7 @@
 /// What a back end does for discriminator heads beside their layers (heads/layer.hpp): one
 /// specialisation for each type of context, of which that of the CPU is here.
 ///
+///   check<T>(ctx)                        refuses a context that no call in `T` can run in
 ///   losses(ctx)                          the context that losses run in
 ///   check_losses<T>(ctx, features, logits)  refuses what they would refuse of a context
 ///   each_element(ctx, size, body)        body(i) for i in [0, size); `body`: a named functor that
@@ -20,6 +21,7 @@
 
 #include <addloss/core/config.hpp>
 #include <addloss/core/context.hpp>
+#include <addloss/core/error.hpp>
 #include <addloss/core/scalar.hpp>
 #include <addloss/core/tasks.hpp>
 #include <addloss/heads/layer.hpp>
@@ -38,6 +40,13 @@ template <>
 struct head_executor<cpu_context> {
   static constexpr bool remakes_gradients = true;
 
+  /// The losses check this too, but only after the first pass.
+  template <class T>
+  static void check(cpu_context const& ctx) {
+    if (ctx.threads < 1) {
+      detail::fail("cpu_context", "threads", "at least 1", detail::text() << ctx.threads);
+    }
+  }
   static cpu_context const& losses(cpu_context const& ctx) { return ctx; }
   template <class T>
   static void check_losses(cpu_context const& /*ctx*/, feature_shape /*features*/,

@@ -221,7 +221,7 @@ class head_stack {
   template <head_context Context>
   void update_state(Context const& ctx, std::span<T const> parameters, std::span<T> state) const {
     char const* const function = "head_stack::update_state";
-    check_threads(ctx);
+    head_executor<Context>::template check<T>(ctx);
     check_parameters<Context>(function, parameters, state);
     for (int k = 0; spectral_norm() && k < size(); ++k) {
       at(k).update(ctx, parameters.data() + parameter_offset(k), state.data() + state_offset(k));
@@ -692,22 +692,13 @@ class head_stack {
   template <class Context>
   void check_call(char const* function, Context const& ctx, std::span<T const> parameters,
                   std::span<T const> state, sigma_table& sigmas) const {
-    check_threads(ctx);
+    head_executor<Context>::template check<T>(ctx);
     check_parameters<Context>(function, parameters, state);
     if constexpr (on_host<Context>) {
       for (int k = 0; spectral_norm() && k < size(); ++k) {
         sigmas.first[k] = sigmas.values[k];
         at(k).sigmas({function, k}, ctx, parameters.data() + parameter_offset(k),
                      state.data() + state_offset(k), sigmas.of(k));
-      }
-    }
-  }
-  /// The losses check this too, but only after the first pass.
-  template <class Context>
-  static void check_threads(Context const& ctx) {
-    if constexpr (on_host<Context>) {
-      if (ctx.threads < 1) {
-        detail::fail("cpu_context", "threads", "at least 1", detail::text() << ctx.threads);
       }
     }
   }

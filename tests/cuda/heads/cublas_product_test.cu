@@ -127,3 +127,20 @@ TEST_CASE("a handle of cuBLAS on another stream is refused") {
         "cublas_product: cublasGemmStridedBatchedEx (expected CUBLAS_STATUS_SUCCESS, got "
         "CUBLAS_STATUS_INVALID_VALUE)");
 }
+
+TEST_CASE("full float is refused where the handle of cuBLAS rounds it") {
+  cublas const on;
+  auto const error_in = [&](cublasMath_t mode, auto check) {
+    cuda::check("cublasSetMathMode", cublasSetMathMode(on.handle(), mode));
+    return error_of(check);
+  };
+  auto const full = [&] { cublas_product<>{on.handle()}.check<float>(on.context()); };
+  CHECK(error_in(CUBLAS_TF32_TENSOR_OP_MATH, full) ==
+        "cublas_product: handle (expected a math mode that reads float as it is, got "
+        "CUBLAS_TF32_TENSOR_OP_MATH)");
+  CHECK(error_in(CUBLAS_DEFAULT_MATH, full) == "no error");
+  CHECK(error_in(CUBLAS_TF32_TENSOR_OP_MATH, [&] {
+          cublas_product<>{on.handle()}.check<double>(on.context());
+          cublas_product<cublas_precision::tf32>{on.handle()}.check<float>(on.context());
+        }) == "no error");
+}

@@ -67,10 +67,19 @@ class device_arrays {
   std::vector<std::unique_ptr<device_array<T>>> arrays_;
 };
 
+/// The plain kernel, which may refuse its context as cuBLAS does that of another stream.
+struct choosy_product : tiled_product<> {
+  bool refuses = false;
+  template <class T>
+  void check(cuda_context const& /*ctx*/) const {
+    if (refuses) detail::fail("choosy_product", "context", "another", "this");
+  }
+};
+
 /// A stack with all that its steps read and write, in memory of the GPU.
-template <class T, class Product = tiled_product<>>
+template <class T>
 struct device_stack {
-  using context = cuda_heads<Product>;
+  using context = cuda_heads<choosy_product>;
 
   stack_inputs in;
   decltype(projected_heads<T>({})) stack;
@@ -93,13 +102,13 @@ struct device_stack {
   std::int64_t workspace_size;
   blank_memory<T> workspace;
 
-  explicit device_stack(stack_inputs const& inputs, unsigned blocks = 0, Product product = {})
+  explicit device_stack(stack_inputs const& inputs, unsigned blocks = 0)
       : in(inputs),
         stack(projected_heads<T>(in.heads, in.normalisation)),
         options(in.options),
         loss_bytes(head_loss_bytes(stack, in.shapes)),
         losses(loss_bytes),
-        ctx{losses.with_blocks(blocks), product},
+        ctx{losses.with_blocks(blocks), {}},
         w(in_type<T>(in.w)),
         state(in_type<T>(in.state)),
         w_bar(in_type<T>(first_gradients(in.w.size()))),
@@ -318,7 +327,9 @@ TEST_CASE("what a stack on a GPU refuses") {
   auto const in = three_heads(weight_normalisation::spectral, true);
   device_stack<double> c(in);
   auto const refused = [&](std::string const& text) {
+    int const before = launches;
     CHECK(error_of([&] { c.run_discriminator(); }).starts_with(text));
+    CHECK(launches == before);
     auto const w_bar = as_doubles(c.w_bar.read());
     CHECK(same_bits(w_bar, first_gradients(w_bar.size())));
   };
@@ -329,6 +340,12 @@ TEST_CASE("what a stack on a GPU refuses") {
   SECTION("a workspace of the losses that is too small") {
     c.ctx.gpu.bytes = c.loss_bytes - 1;
     refused("cuda_context: workspace (expected at least ");
+  }
+  SECTION("a context that the product refuses") {
+    c.ctx.product.refuses = true;
+    refused("choosy_product: context (expected another, got this)");
+    CHECK(error_of([&] { c.run_logits(); }).starts_with("choosy_product: "));
+    CHECK(error_of([&] { c.update(); }).starts_with("choosy_product: "));
   }
   SECTION("no result") {
     CHECK(error_of([&] {

@@ -187,6 +187,12 @@ struct head_executor<cuda_heads<Product>> {
   /// A norm's backward pass takes longer than a convolution with one tap.
   static constexpr bool remakes_gradients = false;
 
+  template <class T>
+  static void check(heads const& ctx) {
+    if constexpr (requires { ctx.product.template check<T>(ctx.gpu); }) {
+      ctx.product.template check<T>(ctx.gpu);
+    }
+  }
   static cuda_context const& losses(heads const& ctx) { return ctx.gpu; }
   template <class T>
   static void check_losses(heads const& ctx, feature_shape features, feature_shape logits) {

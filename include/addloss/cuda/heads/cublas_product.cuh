@@ -14,8 +14,9 @@
 /// after it (cublasSetStream takes it away), of 32 MiB on Hopper as NVIDIA recommends, 4 MiB before.
 /// Then cuBLAS allocates nothing in a call, a CUDA graph can capture it, and as long as no other
 /// stream uses the handle's workspace, the bits are the same from run to run on GPUs of one kind.
-/// Errors: a stream that is not the context's; dimensions above 2^31 - 1; cublas_error with its
-/// status where cuBLAS refuses.
+/// Errors: a stream that is not the context's; for `full`, a math mode of the handle that rounds
+/// float, as Toom-Cook's method would magnify that; dimensions above 2^31 - 1; cublas_error with
+/// its status where cuBLAS refuses.
 #pragma once
 
 #include <cublas_v2.h>
@@ -82,7 +83,7 @@ struct cublas_product {
   template <arithmetic_scalar T>
   void multiply(cuda_context const& ctx, cuda::product_call<T, operand<T>> const& call) const {
     if (call.rows == 0 || call.columns == 0 || call.batches == 0) return;
-    check_stream(ctx);
+    check<T>(ctx);
     constexpr cublasComputeType_t compute = std::is_same_v<T, double> ? CUBLAS_COMPUTE_64F
                                             : Precision == cublas_precision::tf32
                                                 ? CUBLAS_COMPUTE_32F_FAST_TF32
@@ -102,14 +103,26 @@ struct cublas_product {
                     size(call.batches), compute, CUBLAS_GEMM_DEFAULT));
   }
 
- private:
-  void check_stream(cuda_context const& ctx) const {
+  template <arithmetic_scalar T>
+  void check(cuda_context const& ctx) const {
     cudaStream_t stream = nullptr;
     cuda::check("cublasGetStream", cublasGetStream(handle, &stream));
     if (stream != ctx.stream) {
       detail::fail("cublas_product", "handle", "the stream of the context", "another one");
     }
+    if constexpr (Precision == cublas_precision::full && std::is_same_v<T, float>) {
+      cublasMath_t mode = CUBLAS_DEFAULT_MATH;
+      cuda::check("cublasGetMathMode", cublasGetMathMode(handle, &mode));
+      int const rounding = static_cast<int>(mode) & 3;  // flags are higher bits
+      if (rounding == CUBLAS_TENSOR_OP_MATH || rounding == CUBLAS_TF32_TENSOR_OP_MATH) {
+        detail::fail("cublas_product", "handle", "a math mode that reads float as it is",
+                     rounding == CUBLAS_TF32_TENSOR_OP_MATH ? "CUBLAS_TF32_TENSOR_OP_MATH"
+                                                            : "CUBLAS_TENSOR_OP_MATH");
+      }
+    }
   }
+
+ private:
   static int size(std::int64_t number) {
     constexpr std::int64_t most = 0x7fffffff;
     if (number > most) {

@@ -7,7 +7,8 @@
 /// have a batch stride of 0 or less than their size; C may not.
 /// A product is a policy, a value in the context of heads: `operand<T>` names the type that the
 /// operands of layers in T are stored in, T itself or a narrower one; sums and C are in T.
-/// `rounds_operands<T>`: whether it reads fewer digits of them than T has.
+/// `rounds_operands<T>`: whether it reads fewer digits of them than T has. `check<T>(context)`, where
+/// it has one, refuses what no product can run with, before a call of heads enqueues anything.
 ///   tiled_product<>          the kernel below: of float or double as they are
 ///   tiled_product<bfloat16>  operands rounded to bfloat16, sums in float
 ///   cublas_product           cuBLAS (cuda/heads/cublas_product.cuh)
