@@ -159,8 +159,7 @@ TEST_CASE("what the heads cannot take is refused by name") {
         "rows_from_torch: features (expected Double, got Float)");
   CHECK(error(features(0), {numbers({3, 2}, 0)}) ==
         "torch_heads: conditions[0] (expected a contiguous tensor, one row a sample, that requires "
-        "no "
-        "gradient, got 3 rows)");
+        "no gradient, got 3 rows)");
   auto fake = features(0);
   fake[0].requires_grad_();
   auto const value = module.generator(loss, fake, conditions());

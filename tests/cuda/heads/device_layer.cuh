@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <vector>
 
 #include <addloss/cuda_heads.cuh>
@@ -86,12 +87,13 @@ layer_outputs on_gpu(Layer const& layer, layer_inputs const& in,
   device_array<T> const y_dot_bar(features(in.y_dot_bar, y_shape));
   device_array<T> y(blank(y_shape));
   device_array<T> x_bar(blank(shape));
-  std::vector<device_array<T>*> values;
-  std::vector<device_array<T>*> gradients;
+  std::vector<std::unique_ptr<device_array<T>>> values;
+  std::vector<std::unique_ptr<device_array<T>>> gradients;
   std::vector<condition<T>> conditions;
   for (std::size_t k = 0; k < in.conditions.size(); ++k) {
-    values.push_back(new device_array<T>(in_type<T>(in.conditions[k])));
-    gradients.push_back(new device_array<T>(in_type<T>(first_gradients(in.conditions[k].size()))));
+    std::size_t const size = in.conditions[k].size();
+    values.push_back(std::make_unique<device_array<T>>(in_type<T>(in.conditions[k])));
+    gradients.push_back(std::make_unique<device_array<T>>(in_type<T>(first_gradients(size))));
     conditions.push_back({in.condition_sizes[k], values[k]->data(), gradients[k]->data()});
   }
   layer_outputs out;
@@ -112,7 +114,7 @@ layer_outputs on_gpu(Layer const& layer, layer_inputs const& in,
   on::backward(layer, ctx, p);
   out.x_bar = in.feature_gradients ? read(x_bar, shape) : numbers(in.x.size());
   out.w_bar = as_doubles(w_bar.read());
-  for (auto* const gradient : gradients) out.condition_bar.push_back(as_doubles(gradient->read()));
+  for (auto const& gradient : gradients) out.condition_bar.push_back(as_doubles(gradient->read()));
 
   on::forward(layer, ctx, p);
   x_bar.write(blank(shape));
@@ -145,11 +147,9 @@ layer_outputs on_gpu(Layer const& layer, layer_inputs const& in,
   on::tangent_backward(layer, ctx, p);
   out.second_x_bar = in.feature_gradients ? read(x_bar, shape) : numbers(in.x.size());
   out.second_w_bar = as_doubles(w_bar.read());
-  for (auto* const gradient : gradients) {
+  for (auto const& gradient : gradients) {
     out.second_condition_bar.push_back(as_doubles(gradient->read()));
   }
-  for (auto* const array : values) delete array;
-  for (auto* const array : gradients) delete array;
   if (!saved.intact() || !saved_bar.intact() || !saved_dot.intact() || !workspace.intact()) {
     out.y.clear();  // it wrote beyond its memory
   }
