@@ -155,8 +155,8 @@ struct normalise {
   }
 
   /// The sums of this thread's statistic. terms(channel) makes add(i, sums), which adds the terms of
-  /// an element; of_channel(channel, sums) gets those of each channel, in one of its threads, and may
-  /// change them.
+  /// an element; of_channel(channel, sums, writes_part) gets those of each channel and may change
+  /// them, in all threads of the channel alike, in one of which `writes_part` is true.
   template <int Count, class Terms, class OfChannel>
   __device__ void sum(place const& at, double (&total)[Count], Terms const& terms,
                       OfChannel const& of_channel) const {
