@@ -275,6 +275,21 @@ TEST_CASE("objectives are the sums of their terms") {
   check_derivatives(step, list(numbers({3, 1}, 1)));
 }
 
+TEST_CASE("an objective counts what is not finite in both of its terms") {
+  auto features = numbers({2, 3, 4}, 1);
+  features[1][2][3] = 0;  // where the square root is 0, and its slope infinite
+  features = features.abs().requires_grad_();
+  auto const real = list(features.sqrt().sum(1));
+  auto fake = list(numbers({2, 4}, 1));
+  fake[0][0][0] = std::nan("");
+  fake[0][1][2] = std::nan("");
+  std::int64_t non_finite = 7;
+  auto const value =
+      tl::discriminator(add_practical<>{}, real, fake, {features}, {.non_finite = &non_finite});
+  CHECK(std::isnan(value.item<double>()));
+  CHECK(non_finite == 3);
+}
+
 TEMPLATE_TEST_CASE("half types, and the scale that keeps their gradients", "", at::Half,
                    at::BFloat16) {
   auto const type = c10::CppTypeToScalarType<TestType>::value;

@@ -33,12 +33,20 @@ struct torch_options {
   double grad_scale = 1;
   // In the memory of the device that the tensors lie on:
   std::int64_t* non_finite = nullptr;  ///< as in evaluation_options
-  std::span<head_statistics> statistics{};  ///< as in adversarial_options
+  std::span<head_statistics> statistics{};  ///< of adversarial losses, as in adversarial_options
 };
 
 namespace detail {
 
 using torch_list = std::vector<at::Tensor>;
+
+/// The number at torch_options::non_finite: [1].
+inline at::Tensor torch_count(std::int64_t* number, at::Device device) {
+  return at::for_blob(number, {1})
+      .options(at::TensorOptions(at::kLong).device(device))
+      .target_device(device)
+      .make_tensor();
+}
 
 /// Gradients as differentiable functions of the inputs.
 using torch_slopes =

@@ -154,11 +154,7 @@ class torch_heads : public torch::nn::Module {
           });
         }
         if (options.non_finite != nullptr) {
-          at::for_blob(options.non_finite, {1})
-              .options(at::TensorOptions(at::kLong).device(device()))
-              .target_device(device())
-              .make_tensor()
-              .copy_(numbers.view(at::kLong)[1]);
+          detail::torch_count(options.non_finite, device()).copy_(numbers.view(at::kLong)[1]);
         }
         return value_in(numbers);
       });

@@ -513,13 +513,23 @@ at::Tensor student(add_objective<Adversarial, Distillation> const& objective, at
   return generator<Reduction>(objective.adversarial, fake, options) + lambda * distilled;
 }
 
-/// L_D + R1 at the reals, whose features must require gradients.
+/// L_D + R1 at the reals, whose features must require gradients. `non_finite`: of both terms.
 template <batch_reduction Reduction = mean, class Adversarial, class Distillation>
 at::Tensor discriminator(add_objective<Adversarial, Distillation> const& objective,
                          at::TensorList real, at::TensorList fake, at::TensorList real_features,
                          torch_options const& options = {}) {
-  return discriminator<Reduction>(objective.adversarial, real, fake, options) +
-         penalty<Reduction>(objective.penalty, real, real_features, options);
+  at::Tensor const adversarial =
+      discriminator<Reduction>(objective.adversarial, real, fake, options);
+  torch_options of_penalty = options;
+  at::Tensor more;
+  if (options.non_finite != nullptr) {
+    more = at::empty({1}, at::TensorOptions(at::kLong).device(adversarial.device()));
+    of_penalty.non_finite = static_cast<std::int64_t*>(more.data_ptr());
+  }
+  at::Tensor const penalised =
+      penalty<Reduction>(objective.penalty, real, real_features, of_penalty);
+  if (more.defined()) detail::torch_count(options.non_finite, more.device()).add_(more);
+  return adversarial + penalised;
 }
 
 }  // namespace addloss::torch_loss
