@@ -4,7 +4,8 @@
 ///   torch_schedule const schedule(scaled_linear_schedule(), student.device());
 ///   torch_loss::distil(distillation<>{}, schedule, student, target, timesteps);
 /// `levels` [T, 2], Double, contiguous: alpha_t and sigma_t of each timestep; kept, not copied.
-/// Errors: levels of another type, shape or layout; on use, on another device than the loss.
+/// Errors: levels of another shape or layout; on use, of another type or on another device than the
+/// loss.
 /// In .cpp units only: nvcc cannot read LibTorch's headers.
 #pragma once
 
