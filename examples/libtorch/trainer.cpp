@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Trains a teacher and distils it on Fashion-MNIST in an ordinary loop of LibTorch: its modules, its
-// autograd, its optimisers, and the losses and discriminator heads of the library.
+// Trains a teacher and distils it on Fashion-MNIST in an ordinary loop of LibTorch: its modules,
+// its autograd, its optimisers, and the losses and discriminator heads of the library.
 //
 // The discriminator's features are those of the frozen teacher's encoder. What training does in a
 // step is a function of the seed and the step alone: a run that resumes goes on to the same bits.

@@ -52,7 +52,7 @@ struct unet : torch::nn::Module {
     up1 = block("up1", 2 * width, width);
   }
 
-  /// Its feature maps [B, width, 14, 14] and [B, 2 width, 7, 7]; that of the images themselves first.
+  /// Its feature maps [B, width, 28, 28], [B, width, 14, 14] and [B, 2 width, 7, 7].
   std::vector<torch::Tensor> encode(torch::Tensor const& x, torch::Tensor const& embedding) {
     torch::Tensor const h0 = first(x);
     torch::Tensor const h1 = down1->forward(torch::avg_pool2d(h0, 2), embedding);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The code of the operators' losses on a GPU, for tensors of OPERATORS_TYPE: a unit a type, so that they
-// compile side by side.
+// The code of the operators' losses on a GPU, for tensors of OPERATORS_TYPE: a unit a type, so that
+// they compile side by side.
 #include <addloss/cuda/device_loss.cuh>
 #include <addloss/losses/paired.hpp>
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 // The losses as operators of PyTorch, torch.ops.addloss.*: losses.py loads them, and says what they
-// compute. tracing.hpp gives each its autograd, its casts under autocast, and its shapes for meta and
-// fake tensors; device_code.cu has what runs on a GPU.
+// compute. tracing.hpp gives each its autograd, its casts under autocast, and its shapes for meta
+// and fake tensors; device_code.cu has what runs on a GPU.
 //
-// `levels` [T, 2] (Double) are alpha and sigma of each timestep; timesteps are Long. All tensors of a
-// call lie on one device.
+// `levels` [T, 2] (Double) are alpha and sigma of each timestep; timesteps are Long. All tensors of
+// a call lie on one device.
 #include <addloss/torch/losses.hpp>
 #include <addloss/torch/schedule.hpp>
 

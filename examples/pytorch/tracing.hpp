@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-/// Autograd of the operators, so that torch.compile and other tracers can follow them, and autocast.
+/// Autograd of the operators, which torch.compile and other tracers can follow, and autocast.
 ///
 /// The kernels of a device are functions that LibTorch differentiates, which a tracer does not see
-/// through. So each operator `f` has a second one beside it, `f_and_gradients`, which gives the loss
-/// and its gradients times grad_scale. Tensors with numbers go to `f`; those without any (meta, fake,
-/// functional) go to `f_and_gradients`, whose outputs `backward` multiplies with plain operations.
-/// There gradients have no second derivatives, and asking for them is an error.
+/// through. So each operator `f` has a second one beside it, `f_and_gradients`, which gives the
+/// loss and its gradients times grad_scale. Tensors with numbers go to `f`; those without any
+/// (meta, fake, functional) go to `f_and_gradients`, whose outputs `backward` multiplies with plain
+/// operations. There gradients have no second derivatives, and asking for them is an error.
 #pragma once
 
 #include <addloss/torch/fused.hpp>

@@ -13,8 +13,8 @@
 ///   stack.discriminator_step(ctx, adversarial<>{}, parameters, state, {real}, {fake}, {gradients},
 ///                            workspace, options, result);
 /// All spans, rows and pointers lead to memory of the GPU, but for the lists of them. A step is
-/// about a hundred launches a head, which are only enqueued: nothing is allocated or waited for, and
-/// a captured graph can be replayed. Exactly as on the CPU, R1 needs no double backward.
+/// about a hundred launches a head, which are only enqueued: nothing is allocated or waited for,
+/// and a captured graph can be replayed. Exactly as on the CPU, R1 needs no double backward.
 /// Parameters and state that are not finite are not refused, as nobody looks at them: they make
 /// logits that are not finite, which are counted.
 /// The same bits from run to run and for any cuda_context::blocks, if the product's are.

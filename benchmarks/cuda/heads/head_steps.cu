@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The steps that train a discriminator of K heads on a GPU: results against the CPU's, times, and what
-// each layer takes. A program of its own:
+// The steps that train a discriminator of K heads on a GPU: results against the CPU's, times, and
+// what each layer takes. A program of its own:
 //   cuda_head_steps [--heads K] [--batch B] [--channels C] [--length L] [--spectral] [--json]
 // --json: only the times of the discriminator's step, for compare_with_torch.py.
 #include <addloss/cuda/heads/cublas_product.cuh>
@@ -138,7 +138,7 @@ struct device_step {
   }
 };
 
-// --- times -----------------------------------------------------------------------------------------
+// --- times ---------------------------------------------------------------------------------------
 
 /// The median of `count` runs, in milliseconds.
 double median_ms(machine const& on, int count, std::function<void()> const& run) {
@@ -180,7 +180,8 @@ double graph_ms(machine const& on, int count, std::function<void()> const& run) 
   return ms;
 }
 
-/// Multiplications and additions of the products of a discriminator's step: kernel 9, then kernel 1.
+/// Multiplications and additions of the products of a discriminator's step: those of the kernel of
+/// 9 taps, then that of 1.
 template <class Product>
 double operations(settings const& s) {
   bool const by_toom_cook =
@@ -301,7 +302,7 @@ void print_layers(settings const& s, machine const& on, Product product) {
   });
 }
 
-// --- results ---------------------------------------------------------------------------------------
+// --- results -------------------------------------------------------------------------------------
 
 double relative_error(std::vector<float> const& got, std::vector<double> const& expected) {
   double error = 0;
@@ -314,8 +315,8 @@ double relative_error(std::vector<float> const& got, std::vector<double> const& 
   return std::sqrt(error / norm);
 }
 
-/// An activation on the other side of its kink, by rounding, changes the gradients by some 1e-3. False
-/// where the step differs from the CPU's by more than `allowed`.
+/// An activation on the other side of its kink, by rounding, changes the gradients by some 1e-3.
+/// False where the step differs from the CPU's by more than `allowed`.
 template <class Product>
 bool compare(char const* name, settings const& s, host_step<float> const& host,
              expected_step const& expected, machine const& on, Product product, double gamma,

@@ -4,13 +4,13 @@
 ///   auto const student = from_torch<float const, 4>(images, "student");
 ///   rows<float const> const features = rows_from_torch<float const>(maps[k], "features");
 /// An at::Tensor knows type, rank and device only when the program runs; both functions check them:
-/// | type   | that of `T`; at::Half and at::BFloat16 are half and bfloat16                            |
-/// | device | host_space: CPU; device_space: CUDA                                                    |
-/// | shape  | `Rank` extents; for rows, 1 to 8, of which the first is the batch                      |
-/// | layout | strided, with memory; neither a conjugate nor a negative that is yet to be computed    |
-/// Strides are the tensor's: channels_last goes where samples without gaps go. `name` stands for the
-/// tensor in errors. The tensor must be a variable and outlive the view. What is written through a
-/// view, autograd does not see: for losses that it differentiates see torch/losses.hpp.
+/// | type   | that of `T`; at::Half and at::BFloat16 are half and bfloat16                        |
+/// | device | host_space: CPU; device_space: CUDA                                                 |
+/// | shape  | `Rank` extents; for rows, 1 to 8, of which the first is the batch                   |
+/// | layout | strided, with memory; neither a conjugate nor a negative that is yet to be computed |
+/// Strides are the tensor's: channels_last goes where samples without gaps go. `name` stands for
+/// the tensor in errors. The tensor must be a variable and outlive the view. What is written
+/// through a view, autograd does not see: for losses that it differentiates see torch/losses.hpp.
 /// In units that nvcc compiles, use pointers: it cannot read LibTorch's headers.
 /// Errors: whatever fails a check; an undefined tensor.
 #pragma once

@@ -2,14 +2,14 @@
 /// Where the losses of torch/losses.hpp and the heads of torch/heads.hpp run: where their tensors
 /// lie.
 ///
-/// | tensors on | code                                                                                |
-/// | the CPU    | cpu/executor.hpp                                                                    |
-/// | a CUDA GPU | what a unit compiled by nvcc made of the loss (cuda/device_loss.cuh), or of heads   |
-/// |            | (cuda/heads/device_heads.cuh)                                                       |
-/// For the second, define ADDLOSS_TORCH_CUDA for all units that include this header, link that unit,
-/// and a LibTorch built for CUDA. Such a call takes LibTorch's current stream and memory of its
-/// allocator; it is only enqueued, waits for nothing and copies nothing to the CPU, so that a CUDA
-/// graph can capture it. Without the macro, tensors on a GPU are refused.
+/// | tensors on | code                                                                            |
+/// | the CPU    | cpu/executor.hpp                                                                |
+/// | a CUDA GPU | what a unit compiled by nvcc made of the loss (cuda/device_loss.cuh), or of     |
+/// |            | heads (cuda/heads/device_heads.cuh)                                             |
+/// For the second, define ADDLOSS_TORCH_CUDA for all units that include this header, link that
+/// unit, and a LibTorch built for CUDA. Such a call takes LibTorch's current stream and memory of
+/// its allocator; it is only enqueued, waits for nothing and copies nothing to the CPU, so that a
+/// CUDA graph can capture it. Without the macro, tensors on a GPU are refused.
 /// In .cpp units only: nvcc cannot read LibTorch's headers.
 #pragma once
 

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-/// What torch/losses.hpp and torch/heads.hpp share: a value whose gradients are computed with it, as
-/// a function that LibTorch differentiates.
+/// What torch/losses.hpp and torch/heads.hpp share: a value whose gradients are computed with it,
+/// as a function that LibTorch differentiates.
 ///
 /// forward computes the value and, where an input requires it, the gradients of the value; backward
-/// multiplies them with the upstream gradient, of one number, or of one a sample [B]. Where backward
-/// is itself differentiated (create_graph), gradients carry second derivatives if `slopes` gives
-/// them; third ones are refused where they would not be 0.
+/// multiplies them with the upstream gradient, of one number, or of one a sample [B]. Where
+/// backward is itself differentiated (create_graph), gradients carry second derivatives if `slopes`
+/// gives them; third ones are refused where they would not be 0.
 /// In .cpp units only: nvcc cannot read LibTorch's headers.
 #pragma once
 
@@ -28,8 +28,8 @@ namespace addloss {
 /// Settings of a loss that LibTorch differentiates.
 struct torch_options {
   int threads = at::get_num_threads();  ///< on the CPU
-  /// Gradients are kept times this and divided by it in backward. For half types: the scale that the
-  /// loss is multiplied with before backward, so that they do not underflow in between.
+  /// Gradients are kept times this and divided by it in backward. For half types: the scale that
+  /// the loss is multiplied with before backward, so that they do not underflow in between.
   double grad_scale = 1;
   // In the memory of the device that the tensors lie on:
   std::int64_t* non_finite = nullptr;  ///< as in evaluation_options
@@ -66,7 +66,8 @@ inline at::Tensor times_upstream(at::Tensor const& gradient, at::Tensor const& u
   return (gradient.to(type) * upstream.view(shape).to(type)).to(gradient.scalar_type());
 }
 
-/// A derivative that was computed as if it were constant in `input`: differentiating it is an error.
+/// A derivative that was computed as if it were constant in `input`, so that differentiating it is
+/// an error.
 struct last_derivative : torch::autograd::Function<last_derivative> {
   static at::Tensor forward(torch::autograd::AutogradContext* /*ctx*/, at::Tensor const& derivative,
                             at::Tensor const& /*input*/) {
@@ -77,7 +78,7 @@ struct last_derivative : torch::autograd::Function<last_derivative> {
   }
 };
 
-/// `second` times `difference`, a difference that is 0: what adds a second derivative to a gradient.
+/// `second` times `difference`, which is 0: what adds a second derivative to a gradient.
 /// `constant`: the third one is 0.
 struct second_derivative : torch::autograd::Function<second_derivative> {
   using context = torch::autograd::AutogradContext;
@@ -143,7 +144,8 @@ struct fused_function : torch::autograd::Function<fused_function> {
   }
 };
 
-/// evaluate(gradients) gives the value and writes a gradient for each input, or none for no gradients.
+/// evaluate(gradients) gives the value and writes a gradient for each input, or none where the list
+/// is empty.
 template <class Evaluate>
 at::Tensor differentiable(torch_list const& inputs, torch_options const& options,
                           torch_slopes slopes, Evaluate const& evaluate) {

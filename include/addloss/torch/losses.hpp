@@ -4,26 +4,27 @@
 ///   auto const distilled = torch_loss::distil(objective.distillation, schedule, fake, target, t);
 ///   auto const loss = torch_loss::student(objective, fake_logits, distilled);
 ///   loss.backward();
-/// | function      | loss                                | differentiated with respect to           |
-/// | distil        | losses/distillation.hpp, both forms | the student's image                      |
-/// | generator     | losses/adversarial.hpp, L_G         | the fakes' logits                        |
-/// | discriminator | losses/adversarial.hpp, L_D         | all logits                               |
-/// | the same      | losses/paired.hpp, relativistic     | all logits                               |
-/// | penalty       | losses/paired.hpp, approximate R1   | all logits                               |
-/// | penalty       | losses/r1.hpp, of given gradients   | the gradients                            |
-/// | penalty       | R1 of logits and their features     | whatever the logits were computed from   |
-/// | student, discriminator | losses/objective.hpp       | as their terms                           |
-/// `penalty` of logits differentiates through your own network (double backward): its features must require
-/// gradients and its operations second derivatives.
-/// Value and gradients come from one pass over the data, in forward; they are those of the library, to
-/// the same bits, on the CPU or on a GPU (torch/device.hpp), where the tensors lie and the value will.
+/// | function      | loss                                | differentiated with respect to         |
+/// | distil        | losses/distillation.hpp, both forms | the student's image                    |
+/// | generator     | losses/adversarial.hpp, L_G         | the fakes' logits                      |
+/// | discriminator | losses/adversarial.hpp, L_D         | all logits                             |
+/// | the same      | losses/paired.hpp, relativistic     | all logits                             |
+/// | penalty       | losses/paired.hpp, approximate R1   | all logits                             |
+/// | penalty       | losses/r1.hpp, of given gradients   | the gradients                          |
+/// | penalty       | R1 of logits and their features     | whatever the logits were computed from |
+/// | student, discriminator | losses/objective.hpp       | as their terms                         |
+/// `penalty` of logits differentiates through your own network (double backward): its features must
+/// require gradients and its operations second derivatives.
+/// Value and gradients come from one pass over the data, in forward, on the CPU or on a GPU, where
+/// the tensors lie and the value will (torch/device.hpp); they are those of the library, to the
+/// same bits.
 /// The memory of the gradient is kept for backward, nothing else is.
 /// Value: Double for Double, else Float; shape [], or [B] for per_sample. Upstream gradients may be
 /// any. Second derivatives are exact where the losses are this library's; third ones are refused
 /// unless they are 0.
-/// Tensors lie on one device, of one type, samples without gaps (channels_last alike in all of them).
-/// Timesteps: Long, or Double for schedules of a continuous time. Discrete schedules: schedule.table()
-/// on the CPU, a torch_schedule (torch/schedule.hpp) on either.
+/// Tensors lie on one device, of one type, samples without gaps (channels_last in all or none).
+/// Timesteps: Long, or Double for schedules of a continuous time. Discrete schedules:
+/// schedule.table() on the CPU, a torch_schedule (torch/schedule.hpp) on either.
 /// On a GPU, timesteps outside the schedule give NaN instead of an error, and gamma and lambda are
 /// given by value.
 /// Errors: addloss::error that names the tensor, before anything is computed.
@@ -60,7 +61,7 @@
 
 namespace addloss::torch_loss {
 
-/// What the teacher said, as in teacher_predictions; tensors may be undefined where those are absent.
+/// What the teacher said, as in teacher_predictions; what is absent there is undefined here.
 struct teacher {
   at::Tensor noise{};
   std::optional<normal_noise> generated{};  ///< noise of this key instead of a stored one
@@ -177,8 +178,8 @@ inline std::int64_t version_of(at::Tensor const& tensor) {
   return tensor.is_inference() ? 0 : static_cast<std::int64_t>(tensor._version());
 }
 
-/// Evaluates a distillation loss of either form, bound to a student of type T. `times`, `levels`: the
-/// tensors behind its timesteps and its schedule.
+/// Evaluates a distillation loss of either form, bound to a student of type T. `times`, `levels`:
+/// the tensors behind its timesteps and its schedule.
 template <class Reduction, class T, class Bound>
 at::Tensor distil(Bound const& bound, at::Tensor const& student, at::Tensor const& times,
                   at::Tensor const& levels, torch_options const& options) {
@@ -323,7 +324,8 @@ inline double weight_by_value(char const* function, char const* name, number con
 
 }  // namespace detail
 
-/// A schedule for `distil`: one of the library, readable where the tensors are, or a torch_schedule.
+/// A schedule for `distil`: one of the library that can be read where the tensors are, or a
+/// torch_schedule.
 template <class S>
 concept schedule_for_torch = noise_schedule<S> || std::same_as<S, torch_schedule>;
 

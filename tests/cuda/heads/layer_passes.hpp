@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// What the passes of a layer read and give, as numbers in double, with the tokens last as on the CPU.
+/// What the passes of a layer read and give, as numbers in double, the tokens last as on the CPU.
 #pragma once
 
 #include <cstddef>

@@ -30,8 +30,8 @@
 
 namespace addloss {
 
-/// `gpu`: its stream, its limit of blocks, and the workspace of the losses; that of heads comes with
-/// each call, as on the CPU.
+/// `gpu`: its stream, its limit of blocks, and the workspace of the losses; that of heads comes
+/// with each call, as on the CPU.
 template <class Product>
 struct cuda_heads {
   using space = device_space;

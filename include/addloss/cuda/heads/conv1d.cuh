@@ -1,26 +1,27 @@
 // SPDX-License-Identifier: MIT
 /// heads/conv1d.hpp and heads/linear.hpp on a GPU, as matrix products.
 ///
-/// What y at one token is made of, the k C numbers of its window of k taps, is a row of a matrix; so
+/// What y at one token is made of, the k C numbers of its window of k taps, is a row of a matrix.
+/// So the products are
 ///   y      all rows times the weight
 ///   x_bar  the same of y_bar, with the weight of exchanged channels and reversed taps
-///   weight_bar  the transpose of that second matrix times x: its taps, too, are reversed. Neither x
-///          nor x_dot need be kept as windows.
-/// The windows, with operands in T: written out, [B L, k C], k times the size of x, in the workspace
-/// of a pass; y is one product.
+///   weight_bar  the transpose of that second matrix times x: its taps, too, are reversed. Neither
+///          x nor x_dot need be kept as windows.
+/// The windows, with operands in T: written out, [B L, k C], k times the size of x, in the
+/// workspace of a pass; y is one product.
 /// With narrower operands, which are copies anyway: x with its circular padding, [B, L + k - 1, C],
 /// where the windows lie overlapping, each C further on. Such rows are no matrix with a leading
-/// dimension, but the windows k tokens apart are: a product is a strided batch of k, for the windows
-/// that begin at r, r + k, r + 2 k, ..., r < k, of weight_bar for each tap. Windows that reach into
-/// the next sample are left out when y is brought to [B, L, C'], and count nothing in weight_bar, as
-/// the copy of x has zeros there. cuBLAS takes bfloat16 at full speed so, but on an H200 float at a
-/// third and TF32 at half of the speed of one dense product.
-/// With one tap, and operands in T, there are no copies: x, y_bar and the weight are read where they
-/// are.
-/// saved: the weight in both orders; with narrower operands also x with zeros after each sample, and
-/// in saved_dot x_dot.
-/// Nine taps, where `method` says so or by itself as on the CPU, and the product rounds no operands:
-/// Toom-Cook's method (cuda/heads/toom_cook.cuh).
+/// dimension, but the windows k tokens apart are: a product is a strided batch of k, for the
+/// windows that begin at r, r + k, r + 2 k, ..., r < k, of weight_bar for each tap. Windows that
+/// reach into the next sample are left out when y is brought to [B, L, C'], and count nothing in
+/// weight_bar, as the copy of x has zeros there. cuBLAS takes bfloat16 at full speed so, but on an
+/// H200 float at a third and TF32 at half of the speed of one dense product.
+/// With one tap, and operands in T, there are no copies: x, y_bar and the weight are read where
+/// they are.
+/// saved: the weight in both orders; with narrower operands also x with zeros after each sample,
+/// and in saved_dot x_dot.
+/// Nine taps, where `method` says so or by itself as on the CPU, and the product rounds no
+/// operands: Toom-Cook's method (cuda/heads/toom_cook.cuh).
 /// Same bits for any number of blocks, if the product's are. Bias gradient: columns of up to 256
 /// tokens in double, rounded, then those in double.
 #pragma once
@@ -325,8 +326,8 @@ struct convolution {
   [[nodiscard]] std::int64_t wider() const {
     return in_channels > out_channels ? in_channels : out_channels;
   }
-  /// A padded copy. The last windows of a batch reach beyond it, by less than two windows: what they
-  /// read makes only what is left out.
+  /// A padded copy. The last windows of a batch reach beyond it, by less than two windows: what
+  /// they read makes only what is left out.
   [[nodiscard]] std::int64_t copy_numbers(std::int64_t channels) const {
     return numbers((copied_rows() + (taps > 1 ? 2 * taps : 0)) * channels);
   }

@@ -11,7 +11,8 @@
 /// | tf32      | float, read with 10 bits of mantissa (Ampere and later) | float |
 /// | bfloat16  | rounded to bfloat16 in memory     | float  |
 /// Handle, stream and workspace are the caller's: the stream that of the context, the workspace set
-/// after it (cublasSetStream takes it away), of 32 MiB on Hopper as NVIDIA recommends, 4 MiB before.
+/// after it (cublasSetStream takes it away), of 32 MiB on Hopper and 4 MiB before, as NVIDIA
+/// recommends.
 /// Then cuBLAS allocates nothing in a call, a CUDA graph can capture it, and as long as no other
 /// stream uses the handle's workspace, the bits are the same from run to run on GPUs of one kind.
 /// Errors: a stream that is not the context's; for `full`, a math mode of the handle that rounds

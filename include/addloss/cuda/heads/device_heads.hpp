@@ -2,7 +2,8 @@
 /// Discriminator heads on a GPU, called from units that nvcc does not compile (torch/heads.hpp is
 /// one of them).
 ///
-///   auto const stack = device_heads<float>::linked->make(settings, weight_normalisation::spectral);
+///   auto const* const of_all = device_heads<float>::linked;
+///   auto const stack = of_all->make(settings, weight_normalisation::spectral);
 ///   device_head_stack<float> const heads{stack.get(), parameters, state};
 ///   auto const* const code = device_head_steps<float, adversarial<>>::linked;
 ///   device_call const call{stream, cublas, memory, code->generator_bytes(heads, shapes)};

@@ -2,12 +2,13 @@
 /// heads/local_norm.hpp and heads/group_norm.hpp on a GPU, with their leaky ReLU.
 ///
 /// A block has the elements of one statistic over several channels, or of eight channels with a
-/// statistic each: it sweeps over them twice, for the sums and to write the result. 48 or 64 threads
-/// to each of eight neighbouring channels read whole sectors of 32 bytes; the second sweep finds in
-/// the second-level cache what the first one read. With C = 384 and 32 samples in groups of 8, that
-/// is 192 blocks.
+/// statistic each: it sweeps over them twice, for the sums and to write the result. 48 or 64
+/// threads to each of eight neighbouring channels read whole sectors of 32 bytes; the second sweep
+/// finds in the second-level cache what the first one read. With C = 384 and 32 samples in groups
+/// of 8, that is 192 blocks.
 /// Formulas, what is kept, NaN: as there. Sums in double: each thread of a channel adds its tokens,
-/// then the threads are added, in an order that the shape fixes. Same bits for any number of blocks.
+/// then the threads are added, in an order that the shape fixes. Same bits for any number of
+/// blocks.
 /// Mean and variance come from one sweep of squares from the first element on: in double arithmetic
 /// the variance loses as many digits as the square of that element's distance from the mean has, in
 /// variances; in float none.
@@ -53,8 +54,8 @@ struct norm_pass {
 template <class T, norm_step Step>
 struct normalise {
   static constexpr int columns = 8;
-  /// Two blocks then find registers on a multiprocessor (80 a thread; 64 in the other passes), so that
-  /// 192 are one wave on 132.
+  /// Two blocks then find registers on a multiprocessor (80 a thread; 64 in the other passes), so
+  /// that 192 are one wave on 132.
   static constexpr int lanes = Step == norm_step::tangent_backward ? 48 : 64;
   static constexpr int threads = columns * lanes;
   static constexpr int warps = threads / 32;
@@ -154,9 +155,9 @@ struct normalise {
     for (std::int64_t c = at.first + at.column; c < at.last; c += columns) body(c);
   }
 
-  /// The sums of this thread's statistic. terms(channel) makes add(i, sums), which adds the terms of
-  /// an element; of_channel(channel, sums, writes_part) gets those of each channel and may change
-  /// them, in all threads of the channel alike, in one of which `writes_part` is true.
+  /// The sums of this thread's statistic. terms(channel) makes add(i, sums), which adds the terms
+  /// of an element; of_channel(channel, sums, writes_part) gets those of each channel and may
+  /// change them, in all threads of the channel alike, in one of which `writes_part` is true.
   template <int Count, class Terms, class OfChannel>
   __device__ void sum(place const& at, double (&total)[Count], Terms const& terms,
                       OfChannel const& of_channel) const {

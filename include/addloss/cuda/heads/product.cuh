@@ -2,19 +2,19 @@
 /// Matrix products for heads on a GPU: what a layer asks for, and a plain kernel that does it.
 ///
 ///   C[i,j] (+)= sum_p A[i,p] B[p,j],  i < rows, j < columns, p < depth, for each of `batches`
-/// Row-major: element (i, j) of a matrix lies at data[batch batch_stride + i ld + j], and of one that
-/// is stored transposed at data[batch batch_stride + j ld + i]. Operands may overlap one another and
-/// have a batch stride of 0 or less than their size; C may not.
+/// Row-major: element (i, j) of a matrix lies at data[batch batch_stride + i ld + j], and of one
+/// that is stored transposed at data[batch batch_stride + j ld + i]. Operands may overlap one
+/// another and have a batch stride of 0 or less than their size; C may not.
 /// A product is a policy, a value in the context of heads: `operand<T>` names the type that the
 /// operands of layers in T are stored in, T itself or a narrower one; sums and C are in T.
-/// `rounds_operands<T>`: whether it reads fewer digits of them than T has. `check<T>(context)`, where
-/// it has one, refuses what no product can run with, before a call of heads enqueues anything.
+/// `rounds_operands<T>`: whether it reads fewer digits of them than T has. `check<T>(context)`,
+/// where it has one, refuses a context that it cannot run in, before heads enqueue anything.
 ///   tiled_product<>          the kernel below: of float or double as they are
 ///   tiled_product<bfloat16>  operands rounded to bfloat16, sums in float
 ///   cublas_product           cuBLAS (cuda/heads/cublas_product.cuh)
-/// The kernel: each element of C is summed by one thread in the order of p, so the same bits for any
-/// number of blocks. It is there for tests, and where there is no cuBLAS: it has no tensor cores and
-/// no loads ahead.
+/// The kernel: each element of C is summed by one thread in the order of p, so the same bits for
+/// any number of blocks. It is there for tests, and where there is no cuBLAS: it has no tensor
+/// cores and no loads ahead.
 #pragma once
 
 #include <concepts>

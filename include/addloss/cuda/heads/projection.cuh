@@ -2,9 +2,9 @@
 /// heads/projection.hpp on a GPU.
 ///
 /// A warp makes one logit, reading the C numbers of its token side by side; the gradient of a is a
-/// sum over the tokens of a sample, 32 channels a block. All else is small. Formulas, parameters and
-/// what is kept: as there. Sums in double, in an order that the shape fixes: same bits for any number
-/// of blocks.
+/// sum over the tokens of a sample, 32 channels a block. All else is small. Formulas, parameters
+/// and what is kept: as there. Sums in double, in an order that the shape fixes: same bits for any
+/// number of blocks.
 #pragma once
 
 #include <cstddef>

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: MIT
-/// Toom-Cook's nine-tap convolution (heads/toom_cook.hpp) on a GPU: matrix products with 4 times fewer
-/// multiplications.
+/// Toom-Cook's nine-tap convolution (heads/toom_cook.hpp) on a GPU: matrix products with 4 times
+/// fewer multiplications.
 ///
-/// A row is a tile of 18 tokens of one sample; x, y and their gradients are [B, L, C], the transforms
-/// V = B^T x, E = A y_bar, M, D each [40 points, rows, C], those of the weight [40, O, C].
+/// A row is a tile of 18 tokens of one sample; x, y and their gradients are [B, L, C], the
+/// transforms V = B^T x, E = A y_bar and the products M each [40 points, rows, C], the weight's
+/// transform U [40, O, C].
 ///   y      A^T of V_k U_k^T, U = G w
 ///   x_bar  the same of y_bar, with the weight of exchanged channels and reversed taps
 ///   w_bar  G^T of E_k^T V_k
-/// Each is one product in a batch of 40. x and x_dot are transformed again for w_bar: to keep what is
-/// twice their size costs more than it saves.
+/// Each is one product in a batch of 40. x and x_dot are transformed again for w_bar: to keep what
+/// is twice their size costs more than it saves.
 /// A thread transforms one channel of a tile, or one weight: neighbours read and write neighbours.
-/// saved: the weight's two transforms. For products of operands that are not rounded: the transforms
-/// make differences of large numbers.
+/// saved: the weight's two transforms. For products of operands that are not rounded: the
+/// transforms make differences of large numbers.
 /// Same bits for any number of blocks, if the product's are.
 #pragma once
 
@@ -57,7 +58,8 @@ __device__ T combination(Value const& value) {
   return sum;
 }
 
-/// Number i at all points (p, s), `apart` in `to`: sum_{k,m} Outer(p, k) Inner(s, m) values[3 k + m].
+/// Number i at all points (p, s), `apart` in `to`:
+///   sum_{k,m} Outer(p, k) Inner(s, m) values[3 k + m]
 /// The coefficients of a point are `Terms` of a matrix, its row or its column.
 template <template <auto const&, int> class Terms, auto const& Outer, int OuterTerms,
           auto const& Inner, int InnerTerms, class T>
