@@ -162,6 +162,9 @@ TEST_CASE("what the heads cannot take is refused by name") {
         "no gradient, got 3 rows)");
   auto fake = features(0);
   fake[0].requires_grad_();
+  CHECK(error_of([&] {
+          module.generator(loss, {fake[0], at::Tensor()}, conditions());
+        }) == "torch_heads: fake[1] (expected shape [B, C, L] or [B, C, H, W], got none)");
   auto const value = module.generator(loss, fake, conditions());
   CHECK_THROWS_WITH(torch::autograd::grad({value}, {fake[0]}, {}, true, true),
                     Catch::Contains("expected one derivative, got two"));

@@ -131,9 +131,9 @@ class torch_heads : public torch::nn::Module {
   template <class Loss, class Tokens, class Heads>
   at::Tensor generator(adversarial<Loss, Tokens, Heads> const& loss, at::TensorList fake,
                        at::TensorList conditions = {}, torch_options const& options = {}) {
-    return detail::differentiable(fake.vec(), options, {}, [&](detail::torch_list gradients) {
-      return detail::in_torch_space(weights_, [&]<class Space>() {
-        inputs<Space> const in(device(), "fake", fake, conditions);
+    return detail::in_torch_space(weights_, [&]<class Space>() {
+      inputs<Space> const in(device(), "fake", fake, conditions);
+      return detail::differentiable(fake.vec(), options, {}, [&](detail::torch_list gradients) {
         if (gradients.empty()) {
           for (at::Tensor const& features : fake) gradients.push_back(at::empty_like(features));
         }

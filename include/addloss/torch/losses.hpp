@@ -501,7 +501,10 @@ at::Tensor penalty(r1 const& loss, at::TensorList logits, at::TensorList feature
                    torch_options const& options = {}) {
   detail::check_same_heads("penalty", "features", features.size(), logits.size());
   detail::torch_list sums;
-  for (at::Tensor const& head : logits) sums.push_back(head.sum());
+  for (at::Tensor const& head : logits) {
+    if (!head.defined()) detail::fail("penalty", "logits", "a tensor", "an undefined one");
+    sums.push_back(head.sum());
+  }
   auto const gradients =
       torch::autograd::grad(sums, features.vec(), {}, /*retain_graph=*/true, /*create_graph=*/true);
   return penalty<Reduction>(loss, gradients, options);
