@@ -382,6 +382,11 @@ TEST_CASE("what cannot be evaluated is refused by name") {
         "penalty: gamma (expected a number >= 0, got -1)");
   CHECK(error_of([&] { tl::penalty(approximate_r1<>{.lambda = -1}, {x}, {x}); }) ==
         "penalty: lambda (expected a number >= 0, got -1)");
+  CHECK(error_of([&] { tl::penalty(r1{}, {at::Tensor()}, {x}); }) ==
+        "penalty: logits (expected a tensor, got an undefined one)");
+  auto const logits = x.detach().requires_grad_();
+  CHECK(error_of([&] { tl::generator(adversarial<>{}, {logits}, {.grad_scale = 0}); }) ==
+        "value_and_grad: grad_scale (expected a finite number other than 0, got 0)");
   CHECK(error_of([&] { from_torch<double, 3>(x, "images"); }) ==
         "from_torch: images (expected rank 3, got rank 2)");
 }

@@ -13,6 +13,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/types.h>
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -152,6 +153,10 @@ at::Tensor differentiable(torch_list const& inputs, torch_options const& options
   bool wanted = false;
   for (at::Tensor const& input : inputs) wanted = wanted || input.requires_grad();
   if (!wanted || !at::GradMode::is_enabled()) return evaluate(torch_list());
+  if (!std::isfinite(options.grad_scale) || options.grad_scale == 0) {
+    fail("value_and_grad", "grad_scale", "a finite number other than 0",
+         text() << options.grad_scale);
+  }
   auto settings = c10::make_intrusive<fused_settings>();
   settings->slopes = std::move(slopes);
   settings->grad_scale = options.grad_scale;
