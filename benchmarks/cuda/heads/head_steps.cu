@@ -184,8 +184,9 @@ double graph_ms(machine const& on, int count, std::function<void()> const& run) 
 /// 9 taps, then that of 1.
 template <class Product>
 double operations(settings const& s) {
-  bool const by_toom_cook =
-      !Product::template rounds_operands<float> && s.method != convolution_method::direct;
+  conv1d<float> const nine{s.channels, s.channels, 9, s.method};
+  bool const by_toom_cook = !Product::template rounds_operands<float> &&
+                            nine.by_toom_cook({s.batch, s.channels, s.length});
   // A tile is 40 products for 18 tokens.
   double const taps = by_toom_cook ? 40.0 * static_cast<double>((s.length + 17) / 18) /
                                          static_cast<double>(s.length)
@@ -385,11 +386,12 @@ void time_steps(char const* name, settings const& s, host_step<float> const& hos
     return;
   }
   double const generator = graph_ms(on, 21, [&] { step.generator(); });
-  double const limit = 1e-9 * operations<Product>(s) / peak(on, product);
+  double const reached = peak(on, product);
+  double const limit = 1e-9 * operations<Product>(s) / reached;
   std::printf(
       "%s: discriminator %.3f ms, in a graph %.3f ms; generator in a graph %.3f ms; "
       "products alone at the measured peak of %.0f TFLOP/s %.3f ms (%.0f %%); workspace %.0f MB\n",
-      name, eager, graph, generator, peak(on, product), limit, 100 * limit / graph,
+      name, eager, graph, generator, reached, limit, 100 * limit / graph,
       4e-6 * static_cast<double>(step.workspace.all().size()));
   for (int const streams : {1, 2, 3, 5}) {
     std::printf("  a stack for each head, on %d streams, in a graph: %.3f ms\n", streams,
