@@ -253,21 +253,22 @@ class trainer {
 
   // Checkpoints: everything that a step depends on, but for the settings.
 
+  /// With the device that its tensors are on.
   template <class Visit>
   void each_part(Visit const& visit) {
-    visit("teacher", *teacher_);
-    visit("student", *student_);
-    visit("heads", *heads_);
-    visit("teacher_optimiser", *teacher_optimiser_);
-    visit("student_optimiser", *student_optimiser_);
-    visit("heads_optimiser", *heads_optimiser_);
+    visit("teacher", *teacher_, device_);
+    visit("student", *student_, device_);
+    visit("heads", *heads_, place_);
+    visit("teacher_optimiser", *teacher_optimiser_, device_);
+    visit("student_optimiser", *student_optimiser_, device_);
+    visit("heads_optimiser", *heads_optimiser_, place_);
   }
   [[nodiscard]] std::string checkpoint() const { return settings_.out + "/checkpoint.pt"; }
 
   void save(std::int64_t next) {
     torch::serialize::OutputArchive archive;
     archive.write("step", torch::tensor(next, torch::kLong));
-    each_part([&](char const* name, auto const& part) {
+    each_part([&](char const* name, auto const& part, torch::Device /*device*/) {
       torch::serialize::OutputArchive one(archive.compilation_unit());
       part.save(one);
       archive.write(name, one);
@@ -277,17 +278,16 @@ class trainer {
     std::filesystem::rename(checkpoint() + ".new", checkpoint());
   }
   void load() {
-    torch::serialize::InputArchive archive;
-    archive.load_from(checkpoint(), device_);
-    Tensor next;
-    archive.read("step", next);
-    step_ = next.item<std::int64_t>();
-    each_part([&](char const* name, auto& part) {
+    each_part([&](char const* name, auto& part, torch::Device device) {
+      torch::serialize::InputArchive archive;
+      archive.load_from(checkpoint(), device);
+      Tensor next;
+      archive.read("step", next);
+      step_ = next.item<std::int64_t>();
       torch::serialize::InputArchive one;
       archive.read(name, one);
       part.load(one);
     });
-    heads_->to(place_);
   }
 
   [[nodiscard]] addloss::cpu_context ctx() const { return {.threads = torch::get_num_threads()}; }
