@@ -199,6 +199,8 @@ TEST_CASE("NaN goes through layers on a GPU as it does on the CPU") {
   check(local_norm{.channels = 3, .virtual_batch = 1}, {2, 3, 4});
   check(group_norm{.channels = 4, .groups = 2, .negative_slope = 0.2}, {2, 4, 3});
   check(leaky_relu{}, {1, 2, 3});
+  check(linear<double>{2, 3}, {2, 2, 3});
+  check(projection<double>{.channels = 2}, {2, 2, 3});
 }
 
 TEST_CASE("a norm on a GPU: a constant, a large mean, and sums that overflow") {

@@ -23,7 +23,7 @@ stack_inputs three_heads(weight_normalisation normalisation, bool conditions) {
               {.channels = 4, .kernel = 1, .width = 1}};
   for (auto& head : in.heads) {
     head.condition_sizes = in.condition_sizes;
-    head.method = convolution_method::direct;
+    head.method = head.kernel == 9 ? convolution_method::toom_cook : convolution_method::direct;
   }
   in.shapes = {{4, 3, 5}, {4, 2, 7}, {4, 4, 2}};
   auto const stack = projected_heads<double>(in.heads, normalisation);
