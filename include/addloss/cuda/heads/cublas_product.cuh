@@ -79,7 +79,7 @@ struct cublas_product {
   static constexpr bool rounds_operands =
       Precision != cublas_precision::full && std::is_same_v<T, float>;
 
-  cublasHandle_t handle;
+  cublasHandle_t handle = nullptr;
 
   template <arithmetic_scalar T>
   void multiply(cuda_context const& ctx, cuda::product_call<T, operand<T>> const& call) const {
