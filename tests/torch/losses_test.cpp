@@ -355,6 +355,31 @@ TEST_CASE("channels_last goes, if all tensors agree") {
         "stride 16)");
 }
 
+TEST_CASE("a schedule in a tensor is the table of it") {
+  auto const x = numbers({2, 4}, 0);
+  auto const y = numbers({2, 4}, 1);
+  auto const t = at::tensor({10, 900}, at::kLong);
+  auto const loss_of = [&](auto const& schedule) {
+    return tl::distil(distillation<>{}, schedule, x, y, t);
+  };
+  torch_schedule const levels(stable_diffusion());
+  auto const expected = loss_of(stable_diffusion().table());
+  CHECK(same_bits(loss_of(levels), expected));
+  CHECK(same_bits(loss_of(torch_schedule(levels.levels())), expected));
+
+  auto const refused = [](at::Tensor const& tensor) {
+    return error_of([&] { torch_schedule const schedule(tensor); });
+  };
+  CHECK(refused(at::Tensor()) ==
+        "torch_schedule: levels (expected a tensor, got an undefined one)");
+  CHECK(refused(levels.levels().flatten()) ==
+        "torch_schedule: levels (expected contiguous numbers [T,2], got [2000])");
+  CHECK(refused(levels.levels().t().contiguous().t()) ==
+        "torch_schedule: levels (expected contiguous numbers [T,2], got [1000,2])");
+  CHECK(error_of([&] { loss_of(torch_schedule(levels.levels().to(at::kFloat))); }) ==
+        "from_torch: levels (expected Double, got Float)");
+}
+
 TEST_CASE("what cannot be evaluated is refused by name") {
   auto const x = numbers({2, 4}, 0);
   auto const t = at::tensor({0.5, 0.9}, at::kDouble);
