@@ -25,8 +25,8 @@
 /// Tensors lie on one device, of one type, samples without gaps (channels_last in all or none).
 /// Timesteps: Long, or Double for schedules of a continuous time. Discrete schedules:
 /// schedule.table() on the CPU, a torch_schedule (torch/schedule.hpp) on either.
-/// On a GPU, timesteps outside the schedule give NaN instead of an error, and gamma and lambda are
-/// given by value.
+/// On a GPU, timesteps outside the schedule give NaN instead of an error, and gamma, lambda and the
+/// key of generated noise are given by value: a captured graph repeats them.
 /// Errors: addloss::error that names the tensor, before anything is computed.
 /// In .cpp units only: nvcc cannot read LibTorch's headers.
 #pragma once
