@@ -11,6 +11,8 @@
 /// | cublas_product<precision> | cuBLAS: also include cuda/heads/cublas_product.cuh |
 /// Such an object tells the rest of the program of the code when the program starts, as those of
 /// cuda/device_loss.cuh do: link its unit as it is. Its kernels take half a minute to compile.
+/// One product for each `T`: a second object with another one takes the place of the first, or the
+/// first of the second.
 #pragma once
 
 #include <algorithm>
