@@ -128,6 +128,15 @@ TEST_CASE("a handle of cuBLAS on another stream is refused") {
         "CUBLAS_STATUS_INVALID_VALUE)");
 }
 
+TEST_CASE("a handle of cuBLAS that reads scalars from the GPU is refused") {
+  cublas const on;
+  cuda::check("cublasSetPointerMode",
+              cublasSetPointerMode(on.handle(), CUBLAS_POINTER_MODE_DEVICE));
+  CHECK(error_of([&] { cublas_product<>{on.handle()}.check<double>(on.context()); }) ==
+        "cublas_product: handle (expected CUBLAS_POINTER_MODE_HOST, got "
+        "CUBLAS_POINTER_MODE_DEVICE)");
+}
+
 TEST_CASE("full float is refused where the handle of cuBLAS rounds it") {
   cublas const on;
   auto const error_in = [&](cublasMath_t mode, auto check) {

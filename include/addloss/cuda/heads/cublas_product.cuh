@@ -6,18 +6,18 @@
 ///   cublasSetStream(handle, stream);
 ///   cublasSetWorkspace(handle, memory, bytes);
 ///   cuda_heads const ctx{gpu, cublas_product<cublas_precision::tf32>{handle}};
-/// | precision | operands                          | sums   |
-/// | full      | float, double as they are         | same   |
+/// | precision | operands                                                | sums  |
+/// | full      | float, double as they are                               | same  |
 /// | tf32      | float, read with 10 bits of mantissa (Ampere and later) | float |
-/// | bfloat16  | rounded to bfloat16 in memory     | float  |
+/// | bfloat16  | rounded to bfloat16 in memory                           | float |
 /// Handle, stream and workspace are the caller's: the stream that of the context, the workspace set
 /// after it (cublasSetStream takes it away), of 32 MiB on Hopper and 4 MiB before, as NVIDIA
-/// recommends.
-/// Then cuBLAS allocates nothing in a call, a CUDA graph can capture it, and as long as no other
-/// stream uses the handle's workspace, the bits are the same from run to run on GPUs of one kind.
-/// Errors: a stream that is not the context's; for `full`, a math mode of the handle that rounds
-/// float, as Toom-Cook's method would magnify that; dimensions above 2^31 - 1; cublas_error with
-/// its status where cuBLAS refuses.
+/// recommends. Then cuBLAS allocates nothing in a call, a CUDA graph can capture it, and as long as
+/// no other stream uses the handle's workspace, the bits are the same from run to run on GPUs of
+/// one kind.
+/// Errors: of the handle a stream that is not the context's, a pointer mode that is not the host's
+/// and, for `full`, a math mode that rounds float, as Toom-Cook's method would magnify that;
+/// dimensions above 2^31 - 1; cublas_error with its status where cuBLAS refuses.
 #pragma once
 
 #include <cublas_v2.h>
@@ -110,6 +110,12 @@ struct cublas_product {
     cuda::check("cublasGetStream", cublasGetStream(handle, &stream));
     if (stream != ctx.stream) {
       detail::fail("cublas_product", "handle", "the stream of the context", "another one");
+    }
+    cublasPointerMode_t scalars = CUBLAS_POINTER_MODE_HOST;
+    cuda::check("cublasGetPointerMode", cublasGetPointerMode(handle, &scalars));
+    if (scalars != CUBLAS_POINTER_MODE_HOST) {
+      detail::fail("cublas_product", "handle", "CUBLAS_POINTER_MODE_HOST",
+                   "CUBLAS_POINTER_MODE_DEVICE");
     }
     if constexpr (Precision == cublas_precision::full && std::is_same_v<T, float>) {
       cublasMath_t mode = CUBLAS_DEFAULT_MATH;
