@@ -197,11 +197,12 @@ TEST_CASE("heads on a GPU are in full float where LibTorch may take TF32") {
   auto module = module_on(gpu, weight_normalisation::none);
   auto const logits = [&] { return module.logits(on(gpu, features(0)), on(gpu, conditions()))[0]; };
   auto const expected = logits();
-  at::globalContext().setFloat32MatmulPrecision("high");
-  auto const got = logits();
+  struct precision {
+    explicit precision(char const* name) { at::globalContext().setFloat32MatmulPrecision(name); }
+    ~precision() { at::globalContext().setFloat32MatmulPrecision("highest"); }
+  } const high("high");
   CHECK(at::globalContext().allowTF32CuBLAS());
-  at::globalContext().setFloat32MatmulPrecision("highest");
-  CHECK(at::equal(got.to(at::kCPU), expected.to(at::kCPU)));
+  CHECK(at::equal(logits().to(at::kCPU), expected.to(at::kCPU)));
 }
 
 TEST_CASE("heads without code for the GPU are refused") {
