@@ -26,6 +26,7 @@
 #include <vector>
 
 #include <addloss/adapters/torch.hpp>
+#include <addloss/core/config.hpp>
 #include <addloss/core/error.hpp>
 #include <addloss/core/rows.hpp>
 #include <addloss/core/scalar.hpp>
@@ -33,6 +34,7 @@
 #include <addloss/cuda/device_loss.hpp>
 
 namespace addloss::detail {
+inline namespace ADDLOSS_ISA_NAMESPACE {
 
 #if defined(ADDLOSS_TORCH_CUDA)
 inline constexpr bool torch_cuda = true;
@@ -144,4 +146,5 @@ at::Tensor weights_on_device(at::Device device, Loss const& loss) {
   return result;
 }
 
+}  // namespace ADDLOSS_ISA_NAMESPACE
 }  // namespace addloss::detail

@@ -40,6 +40,7 @@
 #include <vector>
 
 #include <addloss/adapters/torch.hpp>
+#include <addloss/core/config.hpp>
 #include <addloss/core/error.hpp>
 #include <addloss/core/rows.hpp>
 #include <addloss/core/tensor_view.hpp>
@@ -64,6 +65,8 @@ void* torch_cublas();  // never called
 #endif
 
 }  // namespace detail
+
+inline namespace ADDLOSS_ISA_NAMESPACE {
 
 /// The terms of the discriminator's loss, without a graph, where the heads are: reading one waits
 /// for the step.
@@ -300,5 +303,7 @@ class torch_heads : public torch::nn::Module {
   at::Tensor workspace_;
   std::shared_ptr<void const> device_stack_;
 };
+
+}  // namespace ADDLOSS_ISA_NAMESPACE
 
 }  // namespace addloss

@@ -43,6 +43,7 @@
 #include <vector>
 
 #include <addloss/adapters/torch.hpp>
+#include <addloss/core/config.hpp>
 #include <addloss/core/error.hpp>
 #include <addloss/core/number.hpp>
 #include <addloss/core/rows.hpp>
@@ -59,7 +60,9 @@
 #include <addloss/torch/fused.hpp>
 #include <addloss/torch/schedule.hpp>
 
-namespace addloss::torch_loss {
+namespace addloss {
+inline namespace ADDLOSS_ISA_NAMESPACE {
+namespace torch_loss {
 
 /// What the teacher said, as in teacher_predictions; what is absent there is undefined here.
 struct teacher {
@@ -537,4 +540,6 @@ at::Tensor discriminator(add_objective<Adversarial, Distillation> const& objecti
   return adversarial + penalised;
 }
 
-}  // namespace addloss::torch_loss
+}  // namespace torch_loss
+}  // namespace ADDLOSS_ISA_NAMESPACE
+}  // namespace addloss
