@@ -3,10 +3,11 @@
 /// have their bits.
 ///
 ///   __half* images = ...;  // memory of the GPU
-///   auto const student = view<device_space>(images, B, C, H, W);
-/// Raw pointers need no adapter: their space is named, and not checked, as CUDA would take longer to
-/// look a pointer up than a call takes. A pointer with gaps between its samples:
-///   tensor_view<half const, 2, device_space>{data, {B, D}, {stride, 1}}
+///   auto student = view<device_space>(images, B, C, H, W);
+///   student.strides[0] = stride;  // in elements, where there are gaps between samples
+/// Raw pointers need no adapter: their space is named, and not checked, as CUDA would take longer
+/// to look a pointer up than a call takes. A loss that names its type names it in full,
+/// `generator<addloss::half>(...)`: without its namespace `half` may be CUDA's.
 #pragma once
 
 #include <cuda_bf16.h>
