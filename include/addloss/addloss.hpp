@@ -4,6 +4,10 @@
 /// included by name.
 #pragma once
 
+#if defined(__CUDACC__)
+#error "addloss: include <addloss/cuda.cuh> in place of <addloss/addloss.hpp> in units of nvcc"
+#endif
+
 #include <addloss/version.hpp>
 
 #include <addloss/core/config.hpp>
