@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Calls of the library as a shared library, for compare_with_torch.py: functions that Python's ctypes
-// can call. A call is bound to its tensors once, and then made as often as wanted. One that throws
-// ends the program with the text of the error.
+// Calls of the library as a shared library, for compare_with_torch.py: functions that Python's
+// ctypes can call. A call is bound to its tensors once, and then made as often as wanted. One that
+// throws ends the program with the text of the error.
 #include <cuda_runtime.h>
 
 #include <cstddef>

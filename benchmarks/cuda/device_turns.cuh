@@ -2,8 +2,8 @@
 /// Measures calls on a GPU by CUDA events, in turns with copies within its memory and with launches
 /// of nothing.
 ///
-/// Large tensors come in several sets that take turns, so that none is in the L2 cache when its turn
-/// comes; small ones stay in it, as in training, where something has just written them.
+/// Large tensors come in several sets that take turns, so that none is in the L2 cache when its
+/// turn comes; small ones stay in it, as in training, where something has just written them.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -45,8 +45,8 @@ __global__ void fill(T* to, std::int64_t size, std::int64_t start) {
   }
 }
 
-/// Memory of the GPU with numbers of both signs below 2, others for another `start`; `offset` elements
-/// beyond an address divisible by 256.
+/// Memory of the GPU with numbers of both signs below 2, others for another `start`; `offset`
+/// elements beyond an address divisible by 256.
 template <class T>
 class device_numbers {
  public:
@@ -164,8 +164,8 @@ struct device_calls {
   int launches = 1;  ///< of kernels
 };
 
-/// What else does as much, in turns with ours. With `parts`, the value of a loss alone, in memory of
-/// the GPU: it must be ours for set 0.
+/// What else does as much, in turns with ours. With `parts`, the value of a loss alone, in memory
+/// of the GPU: it must be ours for set 0.
 struct device_peer {
   char const* name = "";
   std::function<void(std::int64_t)> call{};  ///< for set i; empty where there is none

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/// Values of losses by cub::DeviceReduce over an iterator that computes the term of an element, to run
-/// beside ours: no gradient, no statistics, sums in float.
+/// Values of losses by cub::DeviceReduce over an iterator that computes the term of an element, to
+/// run beside ours: no gradient, no statistics, sums in float.
 ///
 /// As CUB's own calls: with `memory` null they only write to `bytes` what they need of it.
 #pragma once

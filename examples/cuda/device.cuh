@@ -120,9 +120,9 @@ __device__ inline void load_tile(matrix const& from, int row, int column, int la
   }
 }
 
-/// A block makes 32 x 32 elements of a b, a thread 2 x 2 of them; blockIdx.z: of the slice of `depth`
-/// columns of a, which is written to a matrix of its own. (Told of no other blocks, ptxas spills
-/// registers to make room for 8.)
+/// A block makes 32 x 32 elements of a b, a thread 2 x 2 of them; blockIdx.z: of the slice of
+/// `depth` columns of a, which is written to a matrix of its own. (Told of no other blocks, ptxas
+/// spills registers to make room for 8.)
 template <bool Adds>
 __global__ void __launch_bounds__(block_threads, 4)
     multiply_tiles(matrix a, matrix b, int depth, float* out) {
@@ -184,8 +184,8 @@ struct add_slices {
   }
 };
 
-/// Products over many rows of a batch, whose results are too small to give a GPU work: slices of the
-/// rows are multiplied side by side in `memory`, of slice_numbers() at least, and then added.
+/// Products over many rows of a batch, whose results are too small to give a GPU work: slices of
+/// the rows are multiplied side by side in `memory`, of slice_numbers() at least, and then added.
 inline constexpr int slice_depth = 1024;
 
 inline std::size_t slice_numbers(int rows, std::size_t result) {

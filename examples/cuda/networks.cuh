@@ -192,7 +192,7 @@ struct added {
 };
 
 /// products[b, i] = x_t,b . x_i becomes the weight of image i for sample b, one block a sample.
-/// -|x_t - alpha x_i|^2 / 2 is alpha x_t . x_i - alpha^2 |x_i|^2 / 2, and what is the same for all i.
+/// -|x_t - alpha x_i|^2 / 2 is alpha x_t . x_i - alpha^2 |x_i|^2 / 2, and what all i share.
 template <class Schedule>
 __global__ void __launch_bounds__(block_threads)
     weigh_images(Schedule schedule, std::int64_t const* t, float const* half_squares, int images,
@@ -308,8 +308,8 @@ struct times_logit {
   __device__ void operator()(std::int64_t i) const { out[i] = logit_bar[i / width] * gradient[i]; }
 };
 
-/// A head on patches of `side` x `side` pixels. Tensors of both sides hold the real samples, then the
-/// fake ones: features [2B, L, C], logits [2B, L]. Parameters: U [width, C], u [width].
+/// A head on patches of `side` x `side` pixels. Tensors of both sides hold the real samples, then
+/// the fake ones: features [2B, L, C], logits [2B, L]. Parameters: U [width, C], u [width].
 class patch_head {
  public:
   static constexpr int width = 128;

@@ -6,9 +6,9 @@
 //              [--folder /usr/share/datasets/fashion-mnist]
 // The teacher is the exact denoiser of `images` Fashion-MNIST images (networks.cuh). The student
 // learns to copy it, which makes blurred images in few steps, and then by ADD to draw in 1 to 4
-// steps. The sheet has images of both. A step (trainer.cuh) is captured in a CUDA graph and replayed;
-// with --graph 0 it is enqueued anew each time. Status 1 where a loss is not finite or the copy's
-// loss has not fallen.
+// steps. The sheet has images of both. A step (trainer.cuh) is captured in a CUDA graph and
+// replayed; with --graph 0 it is enqueued anew each time. Status 1 where a loss is not finite or
+// the copy's loss has not fallen.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -35,8 +35,8 @@ struct captured_calls {
   std::function<void()> launch;
 };
 #else
-/// A CUDA graph of what `calls` enqueues on `stream`. CUDA loads a kernel when it is first launched,
-/// so they must have been called before.
+/// A CUDA graph of what `calls` enqueues on `stream`. CUDA loads a kernel when it is first
+/// launched, so they must have been called before.
 class captured_calls {
  public:
   captured_calls(cudaStream_t stream, std::function<void()> const& calls) : stream_(stream) {
@@ -104,8 +104,8 @@ struct drawn_rows {
 /// Told how many steps since the last report, how many in all, and microseconds a step.
 using reporter = std::function<void(int count, int done, double microseconds)>;
 
-/// `steps` steps, the first of which is enqueued and not reported: CUDA loads the kernels. The others
-/// are a graph, where it replays.
+/// `steps` steps, the first of which is enqueued and not reported: CUDA loads the kernels. The
+/// others are a graph, where it replays.
 void train(cudaStream_t stream, bool replays, int steps, std::function<void()> const& step,
            std::function<void()> const& first_done, reporter const& report) {
   step();

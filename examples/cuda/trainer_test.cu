@@ -38,8 +38,8 @@ void start(demo::trainer& trainer, std::vector<float> const& student,
   trainer.backward();
 }
 
-/// The derivative of `loss` along random directions in `of`, by differences and by the gradient. What
-/// the teacher says is a constant.
+/// The derivative of `loss` along random directions in `of`, by differences and by the gradient.
+/// What the teacher says is a constant.
 void check_gradient(demo::trainer& trainer, demo::trained_parameters& of,
                     double demo::step_losses::*loss, double step, double tolerance) {
   auto const gradient = of.gradient.read();

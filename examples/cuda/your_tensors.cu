@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// One loss of tensors in memory of the GPU, its gradient written where they lie: pointers, vectors of
-// Thrust, mdspans of CUDA, and what another framework exports by DLPack. All must give the same bits;
-// the program fails where they do not.
+// One loss of tensors in memory of the GPU, its gradient written where they lie: pointers, vectors
+// of Thrust, mdspans of CUDA, and what another framework exports by DLPack. All must give the same
+// bits; the program fails where they do not.
 #include <addloss/adapters/mdspan.hpp>
 #include <addloss/adapters/thrust.cuh>
 #include <addloss/cuda.cuh>

@@ -132,8 +132,8 @@ TEST_CASE("parts of different extents lie one after the other") {
   std::vector<part_extent> const extents = {{20, 7}, {20, 2048}, {20, 2049}, {20, 20000}, {1, 5}};
   auto const [plan, tasks, entries, groups, fits] = make_plan<64>(
       5, [&](int part) { return extents[static_cast<std::size_t>(part)]; }, 4, true);
-  // 20 rows of a warp each are 5 tasks, of a block each 20; 20000 elements are 10 steps of 2048, four of which are a task where there
-  // are 1000 of them.
+  // 20 rows of a warp each are 5 tasks, of a block each 20; 20000 elements are 10 steps of 2048,
+  // four of which are a task where there are 1000 of them.
   std::vector<std::uint32_t> const first_task = {0, 5, 25, 65, 125, 126};
   std::vector<std::uint32_t> const first_entry = {0, 20, 40, 80, 140};
   std::vector<std::uint32_t> const segments = {0, 1, 2, 3, 0};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The loop of a warp alone: rows of many steps, which whole passes have only from about half a billion
-// elements on.
+// The loop of a warp alone: rows of many steps, which whole passes have only from about half a
+// billion elements on.
 #include <addloss/cuda/row_runner.cuh>
 
 #include <cmath>

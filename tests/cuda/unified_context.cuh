@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// A GPU that works on the memory of the host: the tests written for the CPU then run on it as they
-/// are. That memory is managed memory of CUDA, which both read: tests/cuda/unified_main.cpp takes the
-/// heap and the stack of the tests from it.
+/// are. That memory is managed memory of CUDA, which both read: tests/cuda/unified_main.cpp takes
+/// the heap and the stack of the tests from it.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Runs tests written for the CPU in memory that a GPU reads too: while they run, operator new takes
-// managed memory, and their stack lies there. (Only the stack: a thread whose descriptor lay there too
-// could not wait, as the kernel of the operating system refuses futexes in such memory.)
+// managed memory, and their stack lies there. (Only the stack: a thread whose descriptor lay there
+// too could not wait, as the kernel of the operating system refuses futexes in such memory.)
 // Static objects of the tests have theirs there too. Status 77 where there is no GPU: skipped.
 #include <cuda_runtime_api.h>
 #include <ucontext.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The distillation loss and its gradient on a GPU, from a target and from a teacher's predictions; the
-// value alone, beside CUB's sum.
+// The distillation loss and its gradient on a GPU, from a target and from a teacher's predictions;
+// the value alone, beside CUB's sum.
 #include <addloss/losses/distillation.hpp>
 
 #include <cstddef>

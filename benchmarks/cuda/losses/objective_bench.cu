@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The student's objective on a GPU, hinge of 5 heads plus distillation, in one call, beside the same
-// two losses in a call each.
+// The student's objective on a GPU, hinge of 5 heads plus distillation, in one call, beside the
+// same two losses in a call each.
 #include <addloss/losses/objective.hpp>
 
 #include <cstddef>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The relativistic loss and approximate R1 of K heads' pairs of logits on a GPU, with both gradients
-// and, the first, statistics, in one call.
+// The relativistic loss and approximate R1 of K heads' pairs of logits on a GPU, with both
+// gradients and, the first, statistics, in one call.
 #include <addloss/losses/paired.hpp>
 
 #include <cstdint>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// R1 on the feature gradients of K heads on a GPU: the penalty and the cotangents; the penalty alone,
-// beside a sum by CUB for each head.
+// R1 on the feature gradients of K heads on a GPU: the penalty and the cotangents; the penalty
+// alone, beside a sum by CUB for each head.
 #include <addloss/losses/r1.hpp>
 
 #include <cstddef>

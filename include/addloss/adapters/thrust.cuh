@@ -4,9 +4,10 @@
 ///   thrust::device_vector<__half> images(B * C * H * W);
 ///   thrust::device_vector<float> loss(1);
 ///   value_and_grad(ctx, ..., view(loss.data()), view(gradient.data(), B, C, H, W));
-/// device_vector: rank 1 in device_space; host_vector: rank 1 in host_space. Elements are const where
-/// the vector is, which must be a variable. For a higher rank write `view(images.data(), B, C, H, W)`:
-/// a device_ptr names its space itself. CUDA's half types: as in adapters/cuda.cuh.
+/// device_vector: rank 1 in device_space; host_vector: rank 1 in host_space. Elements are const
+/// where the vector is, which must be a variable. For a higher rank write
+/// `view(images.data(), B, C, H, W)`: a device_ptr names its space itself. CUDA's half types: as in
+/// adapters/cuda.cuh.
 /// Memory that host and GPU share (universal_vector) is of the space that the call needs:
 /// `view<device_space>(thrust::raw_pointer_cast(v.data()), B, C, H, W)`.
 #pragma once

@@ -88,8 +88,8 @@ class device_code {
   }
 };
 
-/// What ADD needs of tensors of type `T`: the hinge of both sides, R1, and distillation by a discrete
-/// schedule, from a target and from a teacher's v-prediction.
+/// What ADD needs of tensors of type `T`: the hinge of both sides, R1, and distillation by a
+/// discrete schedule, from a target and from a teacher's v-prediction.
 template <storage_scalar T>
 using add_device_code = device_code<
     mean, bound_adversarial<true, hinge, mean, sum, T, device_space>,

@@ -3,8 +3,8 @@
 ///
 ///   auto const* const code = device_loss<mean, decltype(loss)>::linked;
 ///   code->value_and_grad(stream, memory, code->workspace_bytes(loss), loss, value, gradients, {});
-/// `loss` is a loss bound to tensors in device_space. A unit that nvcc compiles names the losses that
-/// it makes code of (cuda/device_loss.cuh); of all others `linked` is null.
+/// `loss` is a loss bound to tensors in device_space. A unit that nvcc compiles names the losses
+/// that it makes code of (cuda/device_loss.cuh); of all others `linked` is null.
 /// Calls are those of cuda_context: they are only enqueued, allocate nothing and wait for nothing.
 #pragma once
 
@@ -21,8 +21,8 @@ struct device_loss {
 
   /// As in cuda/executor.cuh.
   std::size_t (*workspace_bytes)(Loss const& loss);
-  /// The verb of losses/evaluate.hpp. `workspace`: memory of the GPU with any contents, at an address
-  /// divisible by 16; nothing in it is kept from call to call.
+  /// The verb of losses/evaluate.hpp. `workspace`: memory of the GPU with any contents, at an
+  /// address divisible by 16; nothing in it is kept from call to call.
   void (*value_and_grad)(void* stream, void* workspace, std::size_t bytes, Loss const& loss,
                          values const& value, typename Loss::gradients const& gradients,
                          typename Loss::options const& options);

@@ -5,14 +5,14 @@
 /// Results: gradients and noised samples are those of the CPU up to the fusing of multiplications
 /// and additions; sums agree up to rounding, as their summation tree is another one. That tree
 /// (cuda/row_runner.cuh, cuda/pass_kernel.cuh) depends on the extents, the storage types and on
-/// whether noise is generated, on nothing else: the same inputs give the same bits from run to run, on
-/// every GPU of one architecture, for any number of thread blocks, and at any address. No float is
-/// ever added atomically.
+/// whether noise is generated, on nothing else: the same inputs give the same bits from run to run,
+/// on every GPU of one architecture, for any number of thread blocks, and at any address. No float
+/// is ever added atomically.
 /// Everything that is written lies in the memory of the GPU: values, gradients, statistics, counts.
 /// What a GPU cannot refuse: a timestep outside its schedule's table gives NaN; a pole (an epsilon
 /// prediction's x_0 at alpha = 0) gives infinity or NaN.
-/// Errors: a workspace that is too small or not aligned; more than 2^32 - 1 pieces of work in a pass
-/// of many heads; cuda_error where the launch fails. Kernels never throw.
+/// Errors: a workspace that is too small or not aligned; more than 2^32 - 1 pieces of work in a
+/// pass of many heads; cuda_error where the launch fails. Kernels never throw.
 #pragma once
 
 #include <concepts>

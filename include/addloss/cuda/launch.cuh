@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 /// Launches kernels on a context's stream, so that the next one starts while this one works.
 ///
-/// From sm_90 on a kernel need not wait for the end of the one before it to be started ("programmatic
-/// dependent launch"): it is there when the other ends, has read its arguments and found its task,
-/// and waits by itself. Nothing else overlaps: kernels of others, before and after ours, see the
-/// stream's order as ever.
+/// From sm_90 on a kernel need not wait for the end of the one before it to be started
+/// ("programmatic dependent launch"): it is there when the other ends, has read its arguments and
+/// found its task, and waits by itself. Nothing else overlaps: kernels of others, before and after
+/// ours, see the stream's order as ever.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -17,9 +17,9 @@
 
 namespace addloss::cuda {
 
-/// Every kernel calls this before it touches memory that an earlier one may write or read. From sm_90 on
-/// it returns when those before it on the stream have ended and what they wrote can be read; then the
-/// next one may start, and waits here in turn.
+/// Every kernel calls this before it touches memory that an earlier one may write or read. From
+/// sm_90 on it returns when those before it on the stream have ended and what they wrote can be
+/// read; then the next one may start, and waits here in turn.
 __device__ inline void wait_for_earlier_kernels() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
@@ -27,9 +27,9 @@ __device__ inline void wait_for_earlier_kernels() {
 #endif
 }
 
-/// Whether `Kernel` may be started early on the current device. It must wait by itself there, which is
-/// no matter of the device alone: code for an older one may run on it. And graphs take such launches
-/// from CUDA 12.3 on.
+/// Whether `Kernel` may be started early on the current device. It must wait by itself there, which
+/// is no matter of the device alone: code for an older one may run on it. And graphs take such
+/// launches from CUDA 12.3 on.
 template <auto Kernel>
 bool can_overlap() {
   constexpr int devices = 64;

@@ -3,8 +3,8 @@
 /// before the store (to nearest, ties to even), the same numbers as the conversions of
 /// core/scalar.hpp.
 ///
-/// A packet is `Elements` consecutive elements in accesses of 16 bytes each: 16 bytes of the smallest
-/// type of a pass, 32 or 64 of the others.
+/// A packet is `Elements` consecutive elements in accesses of 16 bytes each: 16 bytes of the
+/// smallest type of a pass, 32 or 64 of the others.
 #pragma once
 
 #include <concepts>

@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: MIT
 /// The one kernel that carries out a pass: all parts and rows, and the finish, in one launch.
 ///
-/// Why this shape: a pass is bound by memory, so a thread always has packets of each operand on their
-/// way (row_runner.cuh), and nothing is staged in shared memory. Blocks are small, 128 threads, so that
-/// as many share a multiprocessor as its registers allow. Every thread makes the row's functor for itself,
-/// while its first packets are on their way: handing it over would cost a barrier before any could be
-/// used. There is a block for each task, so that the hardware balances long and short ones. Warps
-/// meet at the end of a task only. What that reaches: benchmarks/NOTES.md.
+/// Why this shape: a pass is bound by memory, so a thread always has packets of each operand on
+/// their way (row_runner.cuh), and nothing is staged in shared memory. Blocks are small, 128
+/// threads, so that as many share a multiprocessor as its registers allow. Every thread makes the
+/// row's functor for itself, while its first packets are on their way: handing it over would cost a
+/// barrier before any could be used. There is a block for each task, so that the hardware balances
+/// long and short ones. Warps meet at the end of a task only. What that reaches:
+/// benchmarks/NOTES.md.
 ///
-/// The finish is done by the block that ends last, which an integer ticket in the workspace finds out;
-/// the ticket wraps around to 0. It is short of time, not of work: all other multiprocessors wait
-/// for it. So the losses of rows are weighted where they are summed, all parts are added up side by
-/// side, and what few threads would take long to read comes from groups (plan.hpp), each of which the
-/// last of its own blocks has added up. An order that the extents fix: of the entries of a group, or
-/// of a part, a thread of its team takes every `team`-th, then the team adds up, in double.
+/// The finish is done by the block that ends last, which an integer ticket in the workspace finds
+/// out; the ticket wraps around to 0. It is short of time, not of work: all other multiprocessors
+/// wait for it. So the losses of rows are weighted where they are summed, all parts are added up
+/// side by side, and what few threads would take long to read comes from groups (plan.hpp), each of
+/// which the last of its own blocks has added up. An order that the extents fix: of the entries of
+/// a group, or of a part, a thread of its team takes every `team`-th, then the team adds up, in
+/// double.
 #pragma once
 
 #include <cstdint>
@@ -219,8 +221,8 @@ struct entry_sums {
       }
     }
   }
-  /// Adds up what the threads of each team have, in its first thread: the lanes of a warp neighbours
-  /// first, then its warps in order. `team`: a power of two. All threads call it.
+  /// Adds up what the threads of each team have, in its first thread: the lanes of a warp
+  /// neighbours first, then its warps in order. `team`: a power of two. All threads call it.
   __device__ void add_team(int team) {
     __shared__ double of_warp[warps][Size];
 #pragma unroll 1
@@ -247,8 +249,8 @@ struct entry_sums {
   }
 };
 
-/// The threads of a block in teams, one for each of `count` sums: a power of two of threads, at most
-/// `most`, at least 2 where there are at most 64 sums. By shifts: a division would take long.
+/// The threads of a block in teams, one for each of `count` sums: a power of two of threads, at
+/// most `most`, at least 2 where there are at most 64 sums. By shifts: a division would take long.
 struct teams {
   int log_size;  ///< of the threads of a team, to base 2
 
@@ -345,8 +347,9 @@ __device__ void finish_pass(Pass const& pass, typename pass_types<Pass>::plan co
   }
 }
 
-/// True for the last of `count` blocks that take a ticket, which is then 0 again: all that other blocks
-/// wrote before they took theirs can be read. One thread stands for a block, between barriers.
+/// True for the last of `count` blocks that take a ticket, which is then 0 again: all that other
+/// blocks wrote before they took theirs can be read. One thread stands for a block, between
+/// barriers.
 __device__ inline bool takes_last_ticket(unsigned* ticket, unsigned count) {
   __shared__ bool is_last;
   __syncthreads();

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT
 /// How a pass is cut into pieces for a GPU: pure arithmetic on the extents, for host and device.
 ///
-/// A *task* is what one thread block does at a time. Short rows are taken by one warp each, so a task is
-/// `warps` rows; a longer row is cut into segments, and a task is one segment, shared by all warps of
-/// the block. A *step* is what a warp reads at once: four packets of
-/// 16 bytes or more a thread.
+/// A *task* is what one thread block does at a time. Short rows are taken by one warp each, so a
+/// task is `warps` rows; a longer row is cut into segments, and a task is one segment, shared by
+/// all warps of the block. A *step* is what a warp reads at once: four packets of 16 bytes or more
+/// a thread.
 /// Each row of short parts and each segment of long ones leaves one *entry* in the workspace: its
-/// totals. Where there are many, the entries of a part are cut into *groups*, each of which is added
-/// up as soon as it is whole, while others are still on their way. All these numbers depend on the
-/// extents and the element types alone, never on the launch.
+/// totals. Where there are many, the entries of a part are cut into *groups*, each of which is
+/// added up as soon as it is whole, while others are still on their way. All these numbers depend
+/// on the extents and the element types alone, never on the launch.
 #pragma once
 
 #include <cstdint>
@@ -37,8 +37,8 @@ inline constexpr std::int64_t ungrouped_entries = 512;
 inline constexpr std::int64_t group_entries = 64;
 /// Groups, but for one a part.
 inline constexpr std::int64_t max_groups = 64;
-/// Steps of a thread block up to which a task grows while there are more than `few_tasks` of them: a
-/// task of one step waits longer than it works.
+/// Steps of a thread block up to which a task grows while there are more than `few_tasks` of them:
+/// a task of one step waits longer than it works.
 inline constexpr std::int64_t task_steps = 4;
 inline constexpr std::int64_t few_tasks = 256;
 

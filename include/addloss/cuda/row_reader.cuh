@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
-/// One row of an operand as the threads of a warp read it: stored, or generated from its key. Made from
-/// the arguments of a kernel alone; `start` reads what lies in memory.
+/// One row of an operand as the threads of a warp read it: stored, or generated from its key. Made
+/// from the arguments of a kernel alone; `start` reads what lies in memory.
 ///
 /// Of each step a thread reads 4 packets ("quarters"): elements i + apart q + k, k = 0 .. Packet-1.
-/// Where all operands are stored, the quarters of a warp lie one after the other, each in one piece:
-/// i = Packet lane, apart = 32 Packet. Where one is generated, a thread's quarters are 16 elements
-/// apart, so that it uses all four numbers of each Philox block it computes; the memory that a warp
-/// reads at once then lies in pieces of 16 elements.
+/// Where all operands are stored, the quarters of a warp lie one after the other, each in one
+/// piece: i = Packet lane, apart = 32 Packet. Where one is generated, a thread's quarters are 16
+/// elements apart, so that it uses all four numbers of each Philox block it computes; the memory
+/// that a warp reads at once then lies in pieces of 16 elements.
 #pragma once
 
 #include <cstdint>

@@ -2,14 +2,13 @@
 /// The inner loop of a pass on a GPU: the part of one row that one warp takes.
 ///
 /// Elements are counted from the start of the row, so the same thread adds the same numbers in the
-/// same order wherever the row lies. Whole steps are read in packets of 16 bytes: where a row pointer
-/// is not divisible by 16, in those around what is wanted. The last incomplete step, and where the
-/// packets around reach out of the row, is read element by element.
+/// same order wherever the row lies. Whole steps are read in packets of 16 bytes: where a row
+/// pointer is not divisible by 16, in those around what is wanted. The last incomplete step, and
+/// where the packets around reach out of the row, is read element by element.
 ///
-/// Summation tree of a warp: element i of a step belongs to the thread that row_reader.cuh says. Of a
-/// step a thread adds the elements of each packet
-/// pairwise, neighbours first, and its four packets likewise, in the arithmetic type; then steps in
-/// order and lanes, neighbours first, in double.
+/// Summation tree of a warp: element i of a step belongs to the thread that row_reader.cuh says. Of
+/// a step a thread adds the elements of each packet pairwise, neighbours first, and its four packets
+/// likewise, in the arithmetic type; then steps in order and lanes, neighbours first, in double.
 #pragma once
 
 #include <cstdint>
@@ -80,9 +79,9 @@ struct row_runner {
   array_or_none<Out*, Outputs> out;
   addloss::detail::store_mode mode;
 
-  /// Lane 0 gets the totals of elements `piece` of a row but for those of the other warps: it starts
-  /// at a multiple of the step; warp `warp` of `team` takes each `team`-th step. `make_element` makes
-  /// the functor, while the first elements are on their way.
+  /// Lane 0 gets the totals of elements `piece` of a row but for those of the other warps: it
+  /// starts at a multiple of the step; warp `warp` of `team` takes each `team`-th step.
+  /// `make_element` makes the functor, while the first elements are on their way.
   template <class MakeElement, class... Rows>
   __device__ totals run(std::int64_t row_size, addloss::detail::piece const& piece, int warp,
                         int team, MakeElement const& make_element, Rows const&... rows) const {
@@ -178,8 +177,9 @@ struct row_runner {
     return registers <= 16 ? 4 : 1;
   }();
 
-  /// Whether the next step is fetched while one is worked on. What the warps of a multiprocessor read
-  /// of a single tensor of half types is too little on its way; where there is more, it does harm.
+  /// Whether the next step is fetched while one is worked on. What the warps of a multiprocessor
+  /// read of a single tensor of half types is too little on its way; where there is more, it does
+  /// harm.
   template <class... Readers>
   static constexpr bool fetches_ahead =
       sizeof...(Readers) == 1 && Packet > 4 && !(Readers::generates || ...);
@@ -242,7 +242,8 @@ struct row_runner {
   }
 
   /// The same element by element, of any row; elements from `last` on are kept out of outputs and
-  /// totals. A loop: unrolled it would double the kernel, for the sake of rows that are rare or short.
+  /// totals. A loop: unrolled it would double the kernel, for the sake of rows that are rare or
+  /// short.
   template <class... Readers>
   __device__ void run_edge(Element const& element, std::int64_t base, int offset, std::int64_t last,
                            accumulators& all, Readers&... readers) const {
@@ -278,8 +279,8 @@ struct row_runner {
     }
   }
 
-  /// One packet of a thread, its first `count` elements unless `Whole`, and its sums. `aligned`: the
-  /// outputs are.
+  /// One packet of a thread, its first `count` elements unless `Whole`, and its sums. `aligned`:
+  /// the outputs are.
   template <bool Whole, unsigned Operands>
   __device__ void run_packet(Element const& element, std::int64_t i, int count, bool aligned,
                              A const (&x)[Operands][Packet], array_or_none<A, Sums>& sum,

@@ -2,8 +2,8 @@
 /// The kernel of all that is no pass, heads above all: tasks that blocks take in turn.
 ///
 /// A body is a struct with `threads`, its threads a block, and `operator()(task)`, which the whole
-/// block runs. What a task writes depends on its number alone, so that results are the same bits for
-/// any number of blocks. Bodies that use shared memory leave it with a barrier.
+/// block runs. What a task writes depends on its number alone, so that results are the same bits
+/// for any number of blocks. Bodies that use shared memory leave it with a barrier.
 #pragma once
 
 #include <cstdint>
