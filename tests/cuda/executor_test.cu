@@ -27,6 +27,11 @@ struct constant_schedule {
   static void check(char const*, std::int64_t, time_type) {}
 };
 
+template <class = void>
+__global__ void nothing() {
+  addloss::cuda::wait_for_earlier_kernels();
+}
+
 }  // namespace cuda_executor_test
 
 namespace {
@@ -613,11 +618,23 @@ TEST_CASE("nfsd's negative is asked for before it is known whether the timesteps
 
 TEST_CASE("a launch that fails is a cuda_error with its code") {
   try {
-    cuda::check("launch", cudaErrorInvalidConfiguration);
+    // More threads than a block can have.
+    cuda::launch_kernel<cuda_executor_test::nothing<>>(cuda_context{}, 1, 4096);
     FAIL("no error");
   } catch (cuda_error const& e) {
-    CHECK(e.code() == cudaErrorInvalidConfiguration);
-    CHECK(std::string(e.what()).starts_with("cuda_context: launch (expected "));
+    CHECK(e.code() != cudaSuccess);
+    std::string const text = e.what();
+    CHECK(text.starts_with("cuda_context: launch (expected "));
+    CHECK(text.find(std::string("got ") + cudaGetErrorName(e.code())) != std::string::npos);
+    CHECK(cudaGetLastError() == e.code());
   }
-  CHECK(error_of([] { cuda::check("launch", cudaSuccess); }) == "no error");
+}
+
+TEST_CASE("an error of a call before ours is neither raised nor cleared") {
+  call const c;
+  device_context const device(workspace_bytes(c.bound()));
+  cudaError_t const before = cudaSetDevice(-1);
+  REQUIRE(before != cudaSuccess);
+  CHECK(c.refusal(device()) == "written in spite of: no error");
+  CHECK(cudaGetLastError() == before);
 }
