@@ -55,9 +55,11 @@ inline constexpr std::size_t workspace_alignment = 16;
 /// divisible by 16.
 inline constexpr std::size_t workspace_header = 528;
 
-/// Raises cuda_error unless `code` is success.
+/// Raises cuda_error unless `code` is success. It is not left as the runtime's last error, which
+/// whoever asks next would take for that of a call of theirs.
 inline void check(char const* call, cudaError_t code) {
   if (code == cudaSuccess) return;
+  static_cast<void>(cudaGetLastError());
   detail::text message;
   message << "cuda_context: " << call << " (expected " << cudaGetErrorName(cudaSuccess) << ", got "
           << cudaGetErrorName(code) << ": " << cudaGetErrorString(code) << ")";
