@@ -5,11 +5,9 @@
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
-#include <cstdint>
 
 #include <addloss/core/context.hpp>
 #include <addloss/core/error.hpp>
-#include <addloss/core/math.hpp>
 #include <addloss/core/tensor_view.hpp>
 
 namespace addloss {

@@ -18,10 +18,12 @@
 /// double.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <type_traits>
 #include <utility>
 
+#include <addloss/core/math.hpp>
 #include <addloss/cuda/launch.cuh>
 #include <addloss/cuda/plan.hpp>
 #include <addloss/cuda/row_reader.cuh>

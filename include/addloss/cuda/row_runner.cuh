@@ -12,7 +12,6 @@
 #pragma once
 
 #include <cstdint>
-#include <type_traits>
 
 #include <addloss/core/math.hpp>
 #include <addloss/cuda/launch.cuh>
