@@ -12,18 +12,18 @@
 
 namespace addloss {
 
-/// The GPU that is current when a call is made. Calls enqueue kernels on `stream` and return: they
-/// allocate nothing, wait for nothing, touch no other stream and have no state, so that a CUDA
-/// graph can capture them. What a captured call reads from memory may change from replay to replay
-/// (tensors, timesteps, upstream weights, a noise key behind normal_noise_at, the objective's
-/// lambda, R1's gamma and grad_scale behind number_at); pointers, sizes and what is given by value
-/// may not. Make a call once before it is captured: CUDA loads a kernel when it is first launched.
+/// The GPU that is current when a call is made; `stream` is one of its. Calls enqueue kernels there
+/// and return: they allocate nothing, wait for nothing, touch no other stream and have no state, so
+/// that a CUDA graph can capture them. What a captured call reads from memory may change from
+/// replay to replay: tensors, timesteps, upstream weights, a noise key behind normal_noise_at, and
+/// weights and grad_scale behind number_at. Pointers, sizes and what is given by value may not.
+/// Make a call once before it is captured: CUDA loads a kernel when it is first launched.
 ///
 /// `workspace`: memory of the GPU, `bytes` long, at an address divisible by 16: as much as
 /// workspace_bytes says (cuda/executor.cuh); none is needed by what sums nothing (add_noise, ...).
-/// Its first `workspace_header` bytes must be 0 before the first call; zero_workspace does that,
-/// once, and every call leaves them so. Calls on one stream may share it, calls that may overlap
-/// may not.
+/// Its first cuda::workspace_header bytes must be 0 before the first call; zero_workspace does
+/// that, once, and every call leaves them so. Calls on one stream may share it, calls that may
+/// overlap may not.
 struct cuda_context {
   using space = device_space;
   cudaStream_t stream = nullptr;

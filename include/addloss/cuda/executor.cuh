@@ -2,12 +2,13 @@
 /// Runs a pass (reduce/pass.hpp) on a GPU: one kernel launch, on the context's stream.
 ///
 /// Every loss, noising and penalty runs through here, with the same element functors as on the CPU.
-/// Results: gradients and noised samples are those of the CPU up to the fusing of multiplications
-/// and additions; sums agree up to rounding, as their summation tree is another one. That tree
-/// (cuda/row_runner.cuh, cuda/pass_kernel.cuh) depends on the extents, the storage types and on
-/// whether noise is generated, on nothing else: the same inputs give the same bits from run to run,
-/// on every GPU of one architecture, for any number of thread blocks, and at any address. No float
-/// is ever added atomically.
+/// Results are those of the CPU up to rounding: other products are fused with additions, exp and
+/// log1p have last digits of their own, and sums another summation tree. That tree
+/// (cuda/row_runner.cuh, cuda/pass_kernel.cuh) depends on the rows and their size, the storage
+/// types and on whether noise is generated, on nothing else: the same inputs give the same bits
+/// from run to run, on every GPU of one architecture, for any number of thread blocks, and at any
+/// address. (The tensors of a head are one row where none has gaps and no sample needs a sum of its
+/// own, else a row a sample: losses/heads.hpp.) No float is ever added atomically.
 /// Everything that is written lies in the memory of the GPU: values, gradients, statistics, counts.
 /// What a GPU cannot refuse: a timestep outside its schedule's table gives NaN; a pole (an epsilon
 /// prediction's x_0 at alpha = 0) gives infinity or NaN.

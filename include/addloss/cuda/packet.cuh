@@ -83,8 +83,8 @@ struct packet {
       word[4 * i + 3] = bits.w;
     }
   }
-  /// From any address. Halves come in the aligned packets around them, which reach up to 15 bytes
-  /// beyond both ends; elements of 4 bytes and more one by one.
+  /// From any address. Halves come in the accesses around them, which reach up to 14 bytes before
+  /// the first and 16 beyond the last; elements of 4 bytes and more one by one.
   __device__ void load_unaligned(T const* from) {
     constexpr int words = 4 * accesses;
     if constexpr (sizeof(T) == 4) {

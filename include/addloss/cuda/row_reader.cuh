@@ -59,8 +59,8 @@ struct stored_row {
   }
   template <int Packet>
   __device__ void begin(stored_step<T, Packet>& /*step*/, std::int64_t /*i*/) const {}
-  /// `Count` quarters of the step at `i`, `Apart` elements apart. Unless `aligned`, up to 15 bytes
-  /// before and after each are read.
+  /// `Count` quarters of the step at `i`, `Apart` elements apart. Unless `aligned`, up to 14 bytes
+  /// before and 16 bytes beyond each are read.
   template <int First, int Count, int Apart, int Packet>
   __device__ void load(stored_step<T, Packet>& step, std::int64_t i, bool aligned) const {
     if (aligned) {

@@ -7,8 +7,9 @@
 /// where the packets around reach out of the row, is read element by element.
 ///
 /// Summation tree of a warp: element i of a step belongs to the thread that row_reader.cuh says. Of
-/// a step a thread adds the elements of each packet pairwise, neighbours first, and its four packets
-/// likewise, in the arithmetic type; then steps in order and lanes, neighbours first, in double.
+/// a step a thread adds the elements of each packet pairwise, neighbours first, and its four
+/// packets likewise, in the arithmetic type; then steps in order and lanes, neighbours first, in
+/// double.
 #pragma once
 
 #include <cstdint>
