@@ -313,7 +313,7 @@ TEST_CASE("the example of the README") {
   auto* const loss = images[4].data();
   cudaStream_t const stream = nullptr;
   // [gpu]
-  // All pointers lead to memory of the GPU.
+  // All pointers lead to memory of the GPU: noise_level* levels, std::int64_t* t, random_key* key.
   schedule_table<device_space> const schedule{levels, 1000};
   auto const times_of_batch = view<device_space>(t, B);
   auto const images_of_student = view<device_space>(student, B, C, H, W);
