@@ -33,7 +33,7 @@ inline constexpr std::int64_t mebibyte = 1 << 20;
 
 /// Of a call, from which on its tensors are large.
 inline constexpr std::int64_t large_bytes = 16 * mebibyte;
-/// Sets together take four times what any GPU so far has as L2 cache: 50 MiB, and some more.
+/// Sets together take five times the L2 cache of an H100 or H200.
 inline constexpr std::int64_t uncached_bytes = 256 * mebibyte;
 
 template <class T>
