@@ -21,9 +21,9 @@ namespace addloss {
 ///
 /// `workspace`: memory of the GPU, `bytes` long, at an address divisible by 16: as much as
 /// workspace_bytes says (cuda/executor.cuh); none is needed by what sums nothing (add_noise, ...).
-/// Its first cuda::workspace_header bytes must be 0 before the first call; zero_workspace does
-/// that, once, and every call leaves them so. Calls on one stream may share it, calls that may
-/// overlap may not.
+/// Its first cuda::workspace_header bytes must be 0 before the first call, or no loss is written;
+/// zero_workspace does that, once, and every call leaves them so. Calls on one stream may share it,
+/// calls that may overlap may not.
 struct cuda_context {
   using space = device_space;
   cudaStream_t stream = nullptr;

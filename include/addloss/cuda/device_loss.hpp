@@ -2,7 +2,8 @@
 /// Losses on a GPU, called from units that nvcc does not compile (torch/losses.hpp is one of them).
 ///
 ///   auto const* const code = device_loss<mean, decltype(loss)>::linked;
-///   code->value_and_grad(stream, memory, code->workspace_bytes(loss), loss, value, gradients, {});
+///   std::size_t const bytes = code->workspace_bytes(loss);  // of `memory`
+///   code->value_and_grad(stream, memory, bytes, loss, {value}, gradient, {});
 /// `loss` is a loss bound to tensors in device_space. A unit that nvcc compiles names the losses
 /// that it makes code of (cuda/device_loss.cuh); of all others `linked` is null.
 /// Calls are those of cuda_context: they are only enqueued, allocate nothing and wait for nothing.
