@@ -3,6 +3,8 @@
 /// those of addloss.hpp, on tensors in device_space, with a cuda_context as first argument.
 /// Such units include this header in place of addloss.hpp: what runs on the CPU is written for SIMD
 /// registers, which nvcc takes for device code, and belongs in other units of the program.
+/// After `using namespace addloss` names of CUDA's are ambiguous that the library has too: write
+/// ::cuda:: for its namespace, addloss::half beside cuda_fp16.h.
 #pragma once
 
 #include <addloss/version.hpp>

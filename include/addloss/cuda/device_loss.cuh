@@ -5,9 +5,10 @@
 ///   addloss::add_device_code<float> const of_float;
 ///   addloss::device_code<addloss::mean, addloss::target_distillation<...>> const of_mine;
 ///   }
-/// Such an object tells the rest of the program of the code when the program starts. Link its unit
-/// as it is, as nothing refers to it: from a static library the linker would not take it.
-/// Of each loss and type it is a kernel, which takes seconds to compile: name what you use.
+/// Such an object tells the rest of the program of the code when the program starts (where symbols
+/// are hidden, the rest of its shared library). Link its unit as it is, as nothing refers to it:
+/// from a static library the linker would not take it. A loss of a type is a kernel of its own,
+/// which takes seconds to compile: name what you use.
 #pragma once
 
 #include <cstddef>
