@@ -62,14 +62,14 @@ struct stored_row {
   /// `Count` quarters of the step at `i`, `Apart` elements apart. Unless `aligned`, up to 14 bytes
   /// before and 16 bytes beyond each are read.
   template <int First, int Count, int Apart, int Packet>
-  __device__ void load(stored_step<T, Packet>& step, std::int64_t i, bool aligned) const {
+  __device__ void load(stored_step<T, Packet>& to, std::int64_t i, bool aligned) const {
     if (aligned) {
 #pragma unroll
-      for (int q = First; q < First + Count; ++q) step.quarters[q].load(data + i + Apart * q);
+      for (int q = First; q < First + Count; ++q) to.quarters[q].load(data + i + Apart * q);
     } else {
 #pragma unroll
       for (int q = First; q < First + Count; ++q)
-        step.quarters[q].load_unaligned(data + i + Apart * q);
+        to.quarters[q].load_unaligned(data + i + Apart * q);
     }
   }
   template <int Quarter, class A, int Packet>
@@ -111,7 +111,7 @@ struct generated_row {
   __device__ void load(generated_step<Packet>& /*step*/, std::int64_t /*i*/,
                        bool /*aligned*/) const {}
   template <int Packet>
-  __device__ void begin(generated_step<Packet>& step, std::int64_t i) const {
+  __device__ void begin(generated_step<Packet>& to, std::int64_t i) const {
     using bits = addloss::detail::scalar_bits;
     random_key const& key = noise.key;
     auto const place = static_cast<std::uint64_t>(i);
@@ -137,10 +137,10 @@ struct generated_row {
       auto const [word] = words[k];
       auto const first = addloss::detail::box_muller<bits>(word[0], word[1]);
       auto const second = addloss::detail::box_muller<bits>(word[2], word[3]);
-      step.quarters[0][k] = first.cosine;
-      step.quarters[1][k] = first.sine;
-      step.quarters[2][k] = second.cosine;
-      step.quarters[3][k] = second.sine;
+      to.quarters[0][k] = first.cosine;
+      to.quarters[1][k] = first.sine;
+      to.quarters[2][k] = second.cosine;
+      to.quarters[3][k] = second.sine;
     }
   }
   template <int Quarter, class A, int Packet>
