@@ -126,6 +126,16 @@ TEST_CASE("extents beyond 32 and up to 63 bits") {
                   },
                   4, true)
                   .fits);
+  // Nor do sums of extents that 63 bits do not hold.
+  auto const beyond = make_plan<64>(
+      64,
+      [](int) {
+        return part_extent{most, 1};
+      },
+      4, true);
+  CHECK(beyond.tasks == most);
+  CHECK(beyond.entries == most);
+  CHECK_FALSE(beyond.fits);
 }
 
 TEST_CASE("parts of different extents lie one after the other") {

@@ -56,6 +56,12 @@ ADDLOSS_HOST_DEVICE constexpr std::int64_t quotient(std::int64_t a, std::int64_t
   return a / b + (a % b != 0 ? 1 : 0);
 }
 
+/// a + b for a, b >= 0, or the largest number: extents fit 63 bits, those of all parts need not.
+constexpr std::int64_t bounded_sum(std::int64_t a, std::int64_t b) {
+  constexpr std::int64_t most = 0x7fffffffffffffff;
+  return a > most - b ? most : a + b;
+}
+
 /// Steps of a thread block in a row.
 constexpr std::int64_t block_steps(std::int64_t row_size, int packet) {
   return quotient(row_size, warps * step_elements(packet));
@@ -166,8 +172,8 @@ constexpr planned<MaxParts> make_plan(int parts, Extent const& extent, int packe
     result.plan.first_entry[part] = static_cast<index>(result.entries);
     result.plan.segments[part] = static_cast<index>(segments);
     result.plan.segment_steps[part] = static_cast<index>(segment_steps(size, parts, packet));
-    result.tasks += part_tasks(size, segments);
-    if (sums) result.entries += entries_of_part(size, segments);
+    result.tasks = bounded_sum(result.tasks, part_tasks(size, segments));
+    if (sums) result.entries = bounded_sum(result.entries, entries_of_part(size, segments));
   }
   result.plan.first_task[parts] = static_cast<index>(result.tasks);
   std::int64_t const group = group_size(result.entries);
