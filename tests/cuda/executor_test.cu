@@ -548,6 +548,19 @@ TEST_CASE("a workspace that is missing, too small or not aligned is refused") {
         "beyond)");
 }
 
+TEST_CASE("more pieces of work than 32 bits count are refused") {
+  call const c;
+  auto one_logit = c.x.view(std::int64_t{1} << 32, 1);
+  one_logit.strides[0] = 0;
+  rows<float const, device_space> const heads[] = {one_logit};
+  device_context const device(4096);
+  CHECK(error_of([&] {
+          value(device(), adversarial<>{}.discriminator<float, device_space>(heads, heads),
+                c.total.scalar());
+        }) == "cuda_context: extents (expected at most 4294967295 pieces of work, got 8589934592)");
+  CHECK(c.total.read()[0] == 768);
+}
+
 TEST_CASE("no workspace is needed where nothing is summed") {
   call const c;
   add_noise(cuda_context{}, constant_schedule{}, c.x.view(2, 70), c.t.view(2), c.y.view(2, 70),
