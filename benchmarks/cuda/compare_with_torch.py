@@ -10,8 +10,8 @@ build/bench-cuda/bin/libbench_cuda.so. Needs PyTorch with CUDA.
 Both work on the same tensors. First the results of ours are compared with PyTorch's in double; too
 large an error ends the program with status 1. (Generated noise has no counterpart: its mean and
 variance are looked at.) Then both run in turns, timed by CUDA events: eager, compiled by
-torch.compile, and for small tensors the compiled step captured in a CUDA graph, as ours is. Gradients
-are part of every step but the noising. Large tensors take several times the L2 cache.
+torch.compile, and for small tensors the compiled step captured in a CUDA graph, as ours is.
+Gradients are part of every step but the noising. Large tensors take several times the L2 cache.
 """
 
 import argparse
@@ -53,7 +53,8 @@ def levels(device):
 
 class Case:
     """One step, ours and PyTorch's. `forward(*inputs)` gives what is written where there is no
-    gradient, else the loss, which is differentiated with respect to the first `variables` inputs."""
+    gradient, else the loss, which is differentiated with respect to the first `variables`
+    inputs."""
 
     variables = 0
     tensors_moved = 0  # read and written by a call of ours, in tensors of `shape`
@@ -363,8 +364,8 @@ def main():
 
     print(f"{torch.cuda.get_device_name()}; PyTorch {torch.__version__}, "
           f"CUDA {torch.version.cuda}")
-    print("us a call (medians), and PyTorch's time by ours; GB/s and share of a copy's speed of ours; "
-          "graph: captured")
+    print("us a call (medians), and PyTorch's time by ours; GB/s and share of a copy's speed of "
+          "ours; graph: captured")
     print(f"{'':44} {'type':9} {'shape':11} {'ours':>9} {'eager':>18} {'compile':>18} {'GB/s':>7} "
           f"{'copy':>5} {'graph':>7} {'compile, graph':>18}")
     errors = []
