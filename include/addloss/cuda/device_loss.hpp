@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// Losses on a GPU, called from units that nvcc does not compile (torch/losses.hpp is one of them).
 ///
-///   auto const* const code = device_loss<mean, decltype(loss)>::linked;
+///   auto const* const code = device_loss<mean, std::remove_cvref_t<decltype(loss)>>::linked;
 ///   std::size_t const bytes = code->workspace_bytes(loss);  // of `memory`
 ///   code->value_and_grad(stream, memory, bytes, loss, {value}, gradient, {});
 /// `loss` is a loss bound to tensors in device_space. A unit that nvcc compiles names the losses
@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstddef>
+#include <type_traits>
 
 #include <addloss/losses/evaluate.hpp>
 
@@ -18,6 +19,8 @@ namespace addloss {
 /// The code of a loss. `stream`: a cudaStream_t of the GPU that is current.
 template <class Reduction, bound_loss Loss>
 struct device_loss {
+  static_assert(std::is_same_v<Loss, std::remove_cv_t<Loss>>,
+                "device_loss: a loss's type without const, of which alone code is linked");
   using values = typename Loss::template values<typename Loss::arithmetic>;
 
   /// As in cuda/executor.cuh.

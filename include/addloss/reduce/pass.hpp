@@ -37,8 +37,8 @@
 /// 16 lanes (element i belongs to lane i mod 16, four elements of a lane are added pairwise before
 /// they join it). Blocks are added in order into segments of a row (about `segment_size` elements
 /// each, at most `max_segments`), segments into the row, rows into at most `max_groups` groups,
-/// groups into the total. The shape of the tree depends on the extents alone, never on threads or
-/// SIMD width. Tallies are counted in integers.
+/// groups into the total. The shape of the tree depends on the rows and their size alone, not on
+/// threads or SIMD width. Tallies are counted in integers.
 #pragma once
 
 #include <concepts>
