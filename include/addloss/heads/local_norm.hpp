@@ -40,6 +40,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -216,7 +217,7 @@ struct row_sums {
   /// Sum number k.
   [[nodiscard]] double operator[](unsigned k) const {
     double sum[lanes];
-    for (unsigned j = 0; j < wide_packs; ++j) total[k][j].store(sum + j * wide_pack::width);
+    for (std::size_t j = 0; j < wide_packs; ++j) total[k][j].store(sum + j * wide_pack::width);
     for (unsigned half = lanes / 2; half > 0; half /= 2) {
       for (unsigned j = 0; j < half; ++j) sum[j] += sum[j + half];
     }
